@@ -23,13 +23,15 @@ class Subloss(NamedTuple):
     Attributes:
       loss_fn: Losses in nats, under the same contract as that of a ``Problem``.
       data: The examples it is measured on.
-      relabel: ``relabel(params, data) -> data``, applied before a checkpoint is probed: with the network's own outputs
-        as targets, every checkpoint is a minimum and the probe reads the degeneracy of its own function.
+      relabel: Applied before a checkpoint is probed; the history records the loss as it is. With the network's own
+        answers as the truth every checkpoint is a minimum, and the probe reads the degeneracy of its own function.
+        ``relabel(params, data)`` returns the data with these as targets, or a whole ``Problem`` where the loss cannot
+        take them: ``jax.jit(functools.partial(self_reference, outputs))``.
     """
 
     loss_fn: LossFn
     data: PyTree
-    relabel: Callable[[PyTree, PyTree], PyTree] | None = None
+    relabel: Callable[[PyTree, PyTree], PyTree | Problem] | None = None
 
 
 class Subject(NamedTuple):
@@ -47,7 +49,7 @@ class Subject(NamedTuple):
     sublosses: Mapping[str, Subloss] = {}
     concepts: Mapping[str, Callable[[PyTree], Array]] = {}
     restrictions: Mapping[str, Restriction] = {}
-    relabel: Callable[[PyTree, PyTree], PyTree] | None = None
+    relabel: Callable[[PyTree, PyTree], PyTree | Problem] | None = None
 
 
 def as_subject(value: object) -> Subject:
@@ -82,8 +84,8 @@ def parts(subject: Subject) -> dict[str, Subloss]:
 
 def problem_at(part: Subloss, params: PyTree) -> Problem:
     """The problem that a probe is pointed at: this part of the loss, with its centre at ``params``."""
-    data = part.data if part.relabel is None else part.relabel(params, part.data)
-    return Problem(part.loss_fn, params, data)
+    made = part.data if part.relabel is None else part.relabel(params, part.data)
+    return made if isinstance(made, Problem) else Problem(part.loss_fn, params, made)
 
 
 def mean_loss(loss_fn: LossFn, params: PyTree, data: PyTree) -> Array:

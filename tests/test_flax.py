@@ -10,6 +10,7 @@ from laws import assert_same
 
 import slt_jax as slt
 from slt_jax.flax import from_linen, from_nnx
+from slt_jax.reference import self_reference
 from slt_jax.spectroscopy import fingerprint
 
 INPUTS = jnp.asarray(np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32))
@@ -189,6 +190,43 @@ def test_the_inputs_are_found_in_tuples_dicts_and_arrays_or_by_a_function():
         slt.llc(jax.random.key(0), *from_linen(module, objective, variables), {"x": INPUTS})
 
 
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_without_an_objective_the_outputs_come_with_everything_but_the_parameters_frozen(kind):
+    if kind == "nnx":
+        model = trained_nnx()
+        outputs, params = from_nnx(model)
+        loss_fn, _ = from_nnx(model, objective)
+        before = contents(model)
+    else:
+        module, variables = linen_variables()
+        outputs, params = from_linen(module, variables=variables, train=False)
+        loss_fn, _ = from_linen(module, objective, variables, train=False)
+        before = fingerprint.of_tree(variables)
+    assert outputs(params, BATCH).shape == (12, 3)
+    assert_same(objective(outputs(params, BATCH), BATCH), loss_fn(params, BATCH))
+    problem = self_reference(outputs, params, BATCH, divergence="categorical")
+    # a half of the batch has other statistics, which must not be used
+    half = jax.tree.map(lambda leaf: leaf[:6], problem.data)
+    np.testing.assert_allclose(problem.loss_fn(params, half), 0, atol=1e-12)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    assert problem.loss_fn(moved, half).min() > 1e-6
+    jax.jit(jax.grad(lambda p: jnp.mean(problem.loss_fn(p, problem.data))))(params)
+    assert before == (contents(model) if kind == "nnx" else fingerprint.of_tree(variables))
+
+
+def test_the_outputs_in_training_mode_are_no_reference():
+    class Training(linen.Module):
+        @linen.compact
+        def __call__(self, inputs):
+            return linen.Dense(3)(inputs - inputs.mean(axis=0, keepdims=True))
+
+    module = Training()
+    outputs, params = from_linen(module, variables=module.init(jax.random.key(0), INPUTS))
+    problem = self_reference(outputs, params, BATCH)
+    half = jax.tree.map(lambda leaf: leaf[:6], problem.data)
+    assert problem.loss_fn(params, half).max() > 1e-4
+
+
 LINEN, VARIABLES = linen.Dense(3), {"params": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}}
 BAD = {
     "no variables": (lambda: from_linen(LINEN, objective), "variables: got none and the module is not bound"),
@@ -196,6 +234,8 @@ BAD = {
     "not variables": (lambda: from_linen(LINEN, objective, 3), "variables: got a int"),
     "nnx to linen": (lambda: from_linen(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), objective, VARIABLES), "use from_nnx"),
     "linen to nnx": (lambda: from_nnx(LINEN, objective), "use from_linen"),
+    "variables for an objective": (lambda: from_linen(LINEN, VARIABLES), "objective: got a dict; .*as variables="),
+    "no objective for nnx": (lambda: from_nnx(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), 3), "objective: got a int"),
     "no parameters": (lambda: from_nnx(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), objective), "no nnx.Param"),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from laws import BASELINE, CENTRED, ORIGIN, assert_same, compilations, deviation, quadratic, regression
 
 import slt_jax as slt
-from slt_jax import loss, tree
+from slt_jax import diagnostics, loss, tree
 from slt_jax.posterior import Batch, evaluate, full_batch, gradient_noise, minibatch, pair, with_control_variates
 
 DRAW = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def test_at_the_centre_every_batch_gives_the_full_gradient_to_the_last_bit(shape
     plain = slt.localise(LOSSES[shape], CENTER, DATA)
     corrected = with_control_variates(plain, DATA)
     origin = plain.restriction.origin(plain.center)
-    for look in (evaluate, jax.jit(evaluate)):
+    for look in (evaluate, jax.jit(evaluate)) if shape == "example" else (jax.jit(evaluate),):
         for batch in (jnp.arange(2), jnp.array([4, 4, 1])):
             seen = look(corrected, origin, minibatch(corrected, DATA, batch))
             assert_same(seen.gradient, corrected.center_gradient)
@@ -285,8 +285,8 @@ def test_a_chain_on_batches_of_noisy_data_is_no_longer_heated():
 
     def measure(posterior, batch_size):
         trace = slt.sample(jax.random.key(0), sampler, posterior, data, batch_size=batch_size, **settings)
-        estimate = slt.llc_from(trace, posterior)
-        return float(estimate.value), float(estimate.std_error)
+        energy = posterior.nbeta * trace.excess
+        return float(energy.mean()), float(jax.jit(diagnostics.mcse)(energy))
 
     whole, cooled, heated = measure(plain, None), measure(corrected, 50), measure(plain, 50)
     exact = 0.5 * np.sum(plain.nbeta * curvatures / (plain.nbeta * curvatures + plain.gamma))

@@ -8,9 +8,11 @@ from typing import Any
 
 from slt_jax import diagnostics, restriction, samplers
 from slt_jax.curvature import sharpness
-from slt_jax.estimators import Calibration, Estimate, Health, calibrate, llc, llc_from
-from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch
+from slt_jax.estimators import Calibration, Estimate, Health, Settings, calibrate, llc, llc_from
+from slt_jax.polish import polish
+from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
+from slt_jax.reference import self_reference
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Info, Sampler
 from slt_jax.sampling import Trace, sample, step_keys
@@ -37,6 +39,7 @@ __all__ = [
     "Problem",
     "Restriction",
     "Sampler",
+    "Settings",
     "Trace",
     "Truth",
     "calibrate",
@@ -46,9 +49,12 @@ __all__ = [
     "llc_from",
     "localise",
     "minibatch",
+    "polish",
     "restriction",
     "sample",
     "samplers",
+    "self_reference",
     "sharpness",
     "step_keys",
+    "with_control_variates",
 ]

@@ -15,13 +15,14 @@ from slt_jax.types import Array, Key, PyTree
 
 
 class Trace(NamedTuple):
-    """What the loop returns. Leaves have shape ``(chain, draw)``, observables ``(chain, draw, ...)``.
+    """What the loop returns. Leaves have shape ``(chain, draw)``, ``virials`` and observables ``(chain, draw, ...)``.
 
     Attributes:
       excess: ``L(w) - L(w*)`` on the same batch, nats.
       loss: ``L(w)`` on the batch, nats.
       noise: Variance of ``excess`` due to the choice of the batch.
       virial: ``⟨z, ∇U⟩ / d``.
+      virials: The same for each leaf of ``z`` alone, shape ``(chain, draw, leaf)``.
       distance_squared: ``|z|²``.
       acceptance: Acceptance probability of the step that left the draw.
       observables: What ``observe(params)`` returned at each draw, or ``()``.
@@ -32,6 +33,7 @@ class Trace(NamedTuple):
     loss: Array
     noise: Array
     virial: Array
+    virials: Array
     distance_squared: Array
     acceptance: Array
     observables: PyTree

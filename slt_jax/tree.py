@@ -42,11 +42,18 @@ def combine(function: Callable[..., Array], *trees: PyTree) -> PyTree:
 
 def dot(left: PyTree, right: PyTree) -> Array:
     """Inner product over all leaves, shape ``()``, accumulated in at least float32."""
-    products = [
-        jnp.sum(a.astype(_at_least_float32(a)) * b.astype(_at_least_float32(b)))
-        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    ]
+    products = _products(left, right)
     return sum(products[1:], products[0])
+
+
+def dot_by_leaf(left: PyTree, right: PyTree) -> Array:
+    """Inner product within each leaf, shape ``(leaf,)``, in the order of ``jax.tree.leaves``.
+
+    >>> ones = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    >>> [float(product) for product in dot_by_leaf(ones, ones)]
+    [2.0, 3.0]
+    """
+    return jnp.stack(_products(left, right))
 
 
 def norm_squared(tree: PyTree) -> Array:
@@ -147,3 +154,10 @@ def is_traced(tree: PyTree) -> bool:
 
 def _at_least_float32(leaf: Array) -> jnp.dtype:
     return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def _products(left: PyTree, right: PyTree) -> list[Array]:
+    return [
+        jnp.sum(a.astype(_at_least_float32(a)) * b.astype(_at_least_float32(b)))
+        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    ]

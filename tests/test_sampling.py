@@ -25,7 +25,9 @@ def recorded(trace):
 
 
 def test_leaves_have_a_chain_and_a_draw_axis(long_trace):
-    assert {leaf.shape for leaf in recorded(long_trace)._replace(observables=())[:6]} == {(2, 24)}
+    scalars = recorded(long_trace)._replace(observables=(), state=(), virials=())
+    assert {leaf.shape for leaf in jax.tree.leaves(scalars)} == {(2, 24)}
+    assert long_trace.virials.shape == (2, 24, 2), "one for each leaf of the parameters"
     assert jax.tree.map(jnp.shape, long_trace.observables) == {"b": (2, 24, 2), "w": (2, 24, 2, 2)}
     assert jax.tree.leaves(long_trace.state.position)[0].shape == (2, 2)
 

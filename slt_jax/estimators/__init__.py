@@ -1,8 +1,21 @@
 """Numbers with their uncertainty and their verdict."""
 
-from slt_jax.estimators.calibration import Calibration, calibrate, calibrated_sample
-from slt_jax.estimators.estimate import Estimate
-from slt_jax.estimators.health import Health, examine
-from slt_jax.estimators.llc import llc, llc_from
+from slt_jax.estimators.calibration import Calibration, Schedule, calibrate, measure
+from slt_jax.estimators.estimate import Estimate, Settings, llc_from
+from slt_jax.estimators.health import Evidence, Health, examine
+from slt_jax.estimators.llc import check_budget, llc
 
-__all__ = ["Calibration", "Estimate", "Health", "calibrate", "calibrated_sample", "examine", "llc", "llc_from"]
+__all__ = [
+    "Calibration",
+    "Estimate",
+    "Evidence",
+    "Health",
+    "Schedule",
+    "Settings",
+    "calibrate",
+    "check_budget",
+    "examine",
+    "llc",
+    "llc_from",
+    "measure",
+]

@@ -1,35 +1,29 @@
-"""The step size that nobody has to choose: from the curvature that the chains meet while they warm up."""
+"""Nothing to choose: the step from the curvature that chains meet, their length from what they have shown so far."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from slt_jax import loss
-from slt_jax.curvature import (
-    INERTIAL_FRACTION,
-    STEP_FRACTION,
-    inertial_step_size,
-    langevin_step_size,
-    sharpness,
-    typical_points,
-)
-from slt_jax.posterior import Batch, LocalPosterior, full_batch, minibatch
-from slt_jax.samplers import Info, Sampler, sgld, underdamped
-from slt_jax.sampling import Trace, batch_index, sample
+from slt_jax import tree
+from slt_jax.estimators import block
+from slt_jax.estimators.block import Plan, Warm
+from slt_jax.estimators.estimate import Estimate, Settings, read
+from slt_jax.estimators.health import Evidence
+from slt_jax.polish import Polished, polish
+from slt_jax.posterior import LocalPosterior, with_control_variates
+from slt_jax.samplers import Sampler
+from slt_jax.sampling import Trace
 from slt_jax.types import Array, Key, PyTree, Scalar
 
-#: Stretches of a run: in the burn-in, each has the step that the curvature met so far allows.
+#: Stages in which draws are made; in the burn-in, each stage has the step that the curvature met so far allows.
 STAGES = 5
-#: What the noise of minibatches may add to the variance of a mode; the step is made small enough for it.
-HEATING = 0.02
-#: Share of the velocity that is lost in a step, with momentum.
-FRICTION = 0.1
-#: Examples on which curvature is measured when there are more.
-CURVATURE_EXAMPLES = 4096
-#: What is assumed of the curvature, relative to the largest met, after a stretch that diverged.
-_AFTER_DIVERGENCE = 16.0
+#: Runs whose step was too large are begun again with half of it, so often.
+ATTEMPTS = 3
+#: An error relative to less than this is not asked for: the least λ that a single mode can have.
+_SMALL = 0.5
+#: Failed checks that more steps can cure.
+_CURABLE = frozenset({"rhat", "ess", "drift", "bracket", "virial", "heat"})
 
 
 class Calibration(NamedTuple):
@@ -46,6 +40,31 @@ class Calibration(NamedTuple):
     state: PyTree
 
 
+class Schedule(NamedTuple):
+    """Whole numbers that are static under jit: what a block is made of."""
+
+    chains: int
+    draws: int
+    burnin: int
+    thin: int
+    batch_size: int | None
+
+    @property
+    def stretch(self) -> int:
+        """Draws of a stage."""
+        return -(-self.draws // STAGES)
+
+    @property
+    def burnin_stages(self) -> int:
+        """Stages of the burn-in: as long as those of the draws, so that one compiled step serves all of them."""
+        return -(-self.burnin // (self.stretch * self.thin))
+
+    @property
+    def gradients(self) -> int:
+        """Gradients that each chain takes in a block."""
+        return (self.burnin_stages + STAGES) * self.stretch * self.thin
+
+
 def calibrate(
     key: Key,
     posterior: LocalPosterior,
@@ -58,21 +77,25 @@ def calibrate(
 ) -> Calibration:
     """Burn chains in with Langevin dynamics whose step follows one rule from the largest curvature met.
 
-    On all of the data the dynamics has momentum (``underdamped``, friction 0.1 a step, ``h = 0.3 / √(nβ h_max + γ)``),
-    which crosses flat directions; on minibatches it has none (``sgld`` with averaged noise,
-    ``ε = min(1, 0.08 b / nβ) / (nβ h_max + γ)`` for batches of ``b``), because the noise of batches heats a chain with
-    momentum more. The small step keeps the heating of a well-specified loss at 2 %; small batches then need many steps.
+    On all of the data the dynamics has momentum (``underdamped``, ``h = 0.3 / √(nβ h_max + γ)``) and a friction of 0.01
+    a step, so that it crosses flat directions; draws are made with 0.03. On minibatches it has none (``sgld`` with
+    averaged noise and control variates), because the noise of batches heats a chain with momentum more:
+    ``ε = min(1 / (nβ h_max + γ), 0.02 / heat)`` with the ``heat`` that the noise of the gradients, measured where the
+    chains are, adds to λ̂ for a step of 1.
+
+    An even number of chains is a bracket: half of them start at the centre, half at a tenth of ``nβ`` and are annealed
+    over the first three fifths of the burn-in. The first approach λ̂ from below, the others from above.
 
     ``h_max`` is the largest curvature (power iteration) at points of typical potential around the centre and at the
-    positions of the chains between the five stretches of the burn-in; the last of them runs at the final step.
-    Curvature has to be measured where the chains are because it grows along flat directions: at a rank-deficient or
-    monomial centre the Hessian is exactly 0, and a chain meets all of its curvature elsewhere.
+    positions of the chains between the five stages of the burn-in; the last of them runs at the final step. Curvature
+    has to be measured where the chains are because it grows along flat directions: at a rank-deficient or monomial
+    centre the Hessian is exactly 0, and a chain meets all of its curvature elsewhere.
 
     Args:
       key: A typed key.
       posterior: What will be sampled.
       data: Its examples.
-      chains: Number of chains.
+      chains: Number of chains; with an odd number all start at the centre.
       burnin: Steps in all, rounded up to a multiple of five.
       batch_size: Examples a step; default all.
       fraction: Step in units of that of the rule.
@@ -84,113 +107,170 @@ def calibrate(
     above 1, or the heat capacity above λ̂, and the health says so.
     """
     stretch = max(1, -(-burnin // STAGES))
-    return _run(key, posterior, data, fraction, chains, stretch, STAGES, 0, 1, batch_size)[1]
+    posterior = _with_variates(posterior, data, batch_size)
+    todo = block.plan(chains, STAGES, 0, burnin, fraction)
+    start_key, run_key = jax.random.split(key)
+    warm = block.start(start_key, posterior, data, chains, batch_size)
+    _, warm, used = block.run(run_key, posterior, data, warm, todo, stretch, 1, batch_size)
+    state = jax.tree.map(lambda leaf: leaf.reshape(chains, *leaf.shape[2:]), warm.state)
+    return Calibration(block.sampler_of(posterior, used, batch_size), used.step_size[-1].min(), state)
 
 
-def calibrated_sample(
+def measure(
     key: Key,
     posterior: LocalPosterior,
     data: PyTree,
+    schedule: Schedule,
     *,
-    draws: int,
-    chains: int,
-    burnin: int,
-    thin: int = 1,
-    batch_size: int | None = None,
-) -> tuple[Trace, Calibration]:
-    """``calibrate``, then ``sample`` from where the burn-in ended, as one program: ``llc`` without a sampler.
+    polishing: bool = True,
+    budget: int = 0,
+    relative_error: float = 0.0,
+    settings: Settings | None = None,
+) -> tuple[Estimate, Trace, LocalPosterior]:
+    """``llc`` without a sampler: polish the centre, burn in, draw, and on the host go on until the verdict is good.
 
-    Draws are made in five stretches, and the burn-in in as many stretches of the same length as it needs (rounded up),
-    so that one compiled step serves all of them.
+    Inside jit, and with a budget that is spent by the first block, that one block is all. On the host a run whose step
+    proved too large is begun again with half of it, and one whose chains have not settled, or whose error exceeds
+    ``relative_error``, goes on from where it stopped; the first half of all steps is then burn-in.
+
+    Args:
+      key: A typed key.
+      posterior: Around the centre given.
+      data: Its examples.
+      schedule: Whole numbers that a block is made of.
+      polishing: Whether to move the centre to a minimum nearby.
+      budget: Gradients that each chain may take.
+      relative_error: Standard error over value that is asked for.
+      settings: Of an earlier run, to be repeated.
+
+    Returns:
+      The estimate with its settings, the draws it is the mean of, and the posterior they were drawn from.
     """
-    stretch = -(-draws // STAGES)
-    burnin_stages = -(-burnin // (stretch * thin))
-    trace, calibration = _run(key, posterior, data, 1.0, chains, stretch, burnin_stages, STAGES, thin, batch_size)
-    cut = {name: leaf[:, :draws] for name, leaf in trace._asdict().items() if name in Info._fields}
-    return trace._replace(**cut), calibration
+    centre = Polished(posterior, jnp.zeros((), posterior.nbeta.dtype), jnp.asarray(False))
+    if polishing:
+        centre = _polish(posterior, data)
+    posterior = _with_variates(centre.posterior, data, schedule.batch_size)
+    bracket = block.has_bracket(schedule.chains, schedule.burnin_stages)
+
+    def look(run: _Run) -> Estimate:
+        heating = jnp.mean(run.warm.heat) * run.first.step_size[-1].max()
+        return read(_kept(run, schedule), posterior, Evidence(centre.shift, bracket, heating))
+
+    def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> _Run:
+        return _begin(key, posterior, data, schedule, attempt, fraction, step_size)
+
+    def go_on(run: _Run, blocks: int) -> _Run:
+        for _ in range(blocks):
+            run = _go_on(key, posterior, data, schedule, run)
+        return run
+
+    if settings is not None:
+        first = begin(int(settings.attempt), settings.fraction, settings.step_size)
+        run = go_on(first, int(settings.blocks) - 1)
+        estimate = look(run)
+    else:
+        run = begin(0, 1.0)
+        estimate = look(run)
+        afford = 0 if tree.is_traced((key, posterior, data)) else budget // schedule.gradients
+        while afford > run.attempt + 1 < ATTEMPTS and bool(_too_hot(estimate)):
+            run = begin(run.attempt + 1, 0.5 * run.first.fraction)
+            estimate = look(run)
+        while (left := afford - run.attempt - run.blocks) > 0 and (more := _wanted(estimate, run, relative_error)):
+            run = go_on(run, min(more, left))
+            estimate = look(run)
+    kept = _kept(run, schedule)
+    return estimate._replace(settings=_settings(posterior, schedule, run, kept, centre, polishing)), kept, posterior
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6, 7, 8, 9))
-def _run(
+class _Run(NamedTuple):
+    """A run so far: all of its draws, where it stopped, its first plan, and how many runs and blocks it took."""
+
+    draws: Trace
+    warm: Warm
+    first: Plan
+    attempt: int
+    blocks: int
+
+
+def _begin(
     key: Key,
     posterior: LocalPosterior,
     data: PyTree,
+    schedule: Schedule,
+    attempt: int,
     fraction: Scalar,
-    chains: int,
-    stretch: int,
-    burnin_stages: int,
-    draw_stages: int,
-    thin: int,
-    batch_size: int | None,
-) -> tuple[Trace, Calibration]:
-    batch_key, point_key, init_key, stage_key = jax.random.split(key, 4)
-    batch = _curvature_batch(batch_key, posterior, data)
-    make = _with_momentum if batch_size is None else partial(_without_momentum, batch_size)
-    init = make(posterior, 1.0, 1.0)[0].init
-    state = jax.vmap(init, in_axes=(0, None, None))(jax.random.split(init_key, chains), posterior, data)
-
-    def stage(carry: tuple[PyTree, PyTree, Array], inputs: tuple[Key, Array]) -> tuple[tuple, Trace]:
-        (state, points, met), (key, settled) = carry, inputs
-        run_key, curvature_key = jax.random.split(key)
-        met = jax.lax.cond(
-            settled,
-            lambda points, met: met,
-            lambda points, met: _met(sharpness(curvature_key, posterior, batch, points), met),
-            points,
-            met,
-        )
-        sampler, _ = make(posterior, met, fraction)
-        trace = sample(
-            run_key,
-            sampler,
-            posterior,
-            data,
-            draws=stretch,
-            chains=chains,
-            thin=thin,
-            batch_size=batch_size,
-            start=state,
-        )
-        # chains that diverge in the burn-in go back to where they last were finite, to try again with a smaller step
-        keep = settled | jnp.isfinite(trace.excess).all()
-        back = jax.tree.map(lambda new, old: jnp.where(keep, new, old), trace.state, state)
-        return (back, trace.state.position, met), trace._replace(state=())
-
-    points = typical_points(point_key, posterior, batch, chains)
-    stages = burnin_stages + draw_stages
-    # without a burn-in the curvature around the centre has to do
-    settled = jnp.arange(stages) >= max(burnin_stages, 1)
-    start = (state, points, jnp.zeros((), posterior.nbeta.dtype))
-    (state, _, met), traces = jax.lax.scan(stage, start, (jax.random.split(stage_key, stages), settled))
-    recorded = jax.tree.map(lambda leaf: _join(leaf[burnin_stages:]), traces)
-    return recorded._replace(state=state), Calibration(*make(posterior, met, fraction), state)
+    step_size: Array | None = None,
+) -> _Run:
+    start_key, run_key = jax.random.split(jax.random.fold_in(key, attempt))
+    warm = block.start(start_key, posterior, data, schedule.chains, schedule.batch_size)
+    todo = block.plan(schedule.chains, schedule.burnin_stages, STAGES, schedule.burnin, fraction)
+    if step_size is not None:
+        todo = todo._replace(step_size=jnp.asarray(step_size))
+    trace, warm, used = _run(run_key, posterior, data, schedule, warm, todo)
+    return _Run(trace, warm, used, attempt, 1)
 
 
-def _with_momentum(posterior: LocalPosterior, met: Scalar, fraction: Scalar) -> tuple[Sampler, Array]:
-    step_size = inertial_step_size(posterior, met, INERTIAL_FRACTION * fraction)
-    return underdamped(step_size, friction=FRICTION), step_size
+def _go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, run: _Run) -> _Run:
+    key = jax.random.fold_in(jax.random.fold_in(key, run.attempt), run.blocks)
+    trace, warm, _ = _run(key, posterior, data, schedule, run.warm, block.going_on(run.first))
+    draws = jax.tree.map(lambda *pieces: jnp.concatenate(pieces, axis=1), run.draws, trace)
+    return run._replace(draws=draws, warm=warm, blocks=run.blocks + 1)
 
 
-def _without_momentum(
-    batch_size: int, posterior: LocalPosterior, met: Scalar, fraction: Scalar
-) -> tuple[Sampler, Array]:
-    # a batch of b heats the stiffest mode of a well-specified loss by fraction · nβ / (4 b)
-    cool = jnp.minimum(STEP_FRACTION, 4 * HEATING * batch_size / posterior.nbeta)
-    step_size = langevin_step_size(posterior, met, cool * fraction)
-    return sgld(step_size), step_size
+def _run(
+    key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, warm: Warm, todo: Plan
+) -> tuple[Trace, Warm, Plan]:
+    return block.run(key, posterior, data, warm, todo, schedule.stretch, schedule.thin, schedule.batch_size)
 
 
-def _met(here: Array, before: Array) -> Array:
-    return jnp.where(jnp.isfinite(here), jnp.maximum(before, here), _AFTER_DIVERGENCE * before)
+def _kept(run: _Run, schedule: Schedule) -> Trace:
+    """The draws after the burn-in of the first block, or the last half of all where there are more."""
+    total = run.draws.excess.shape[1]
+    first = schedule.burnin_stages * schedule.stretch if run.blocks == 1 else total // 2
+    last = first + schedule.draws if run.blocks == 1 else total
+    return jax.tree.map(lambda leaf: leaf[:, first:last], run.draws)
 
 
-def _join(stretches: Array) -> Array:
-    """From ``(stage, chain, draw)`` to ``(chain, stage · draw)``."""
-    return jnp.swapaxes(stretches, 0, 1).reshape(stretches.shape[1], -1)
+def _too_hot(estimate: Estimate) -> Array:
+    """Whether a smaller step is the cure."""
+    health = estimate.health
+    return (health.diverged > 0) | health.overheated
 
 
-def _curvature_batch(key: Key, posterior: LocalPosterior, data: PyTree) -> Batch:
-    count = loss.example_count(data)
-    if count <= CURVATURE_EXAMPLES:
-        return full_batch(posterior, data)
-    return minibatch(posterior, data, batch_index(key, CURVATURE_EXAMPLES, count))
+def _wanted(estimate: Estimate, run: _Run, relative_error: float) -> int:
+    """How many blocks more: as many again where the verdict or the error asks for it and longer chains can help."""
+    failed = {name for name, passed in estimate.health.checks.items() if not bool(passed)}
+    imprecise = bool(estimate.std_error > relative_error * jnp.maximum(jnp.abs(estimate.value), _SMALL))
+    return run.blocks if failed <= _CURABLE and (failed or imprecise) else 0
+
+
+def _with_variates(posterior: LocalPosterior, data: PyTree, batch_size: int | None) -> LocalPosterior:
+    return posterior if batch_size is None else with_control_variates(posterior, data)
+
+
+def _settings(
+    posterior: LocalPosterior, schedule: Schedule, run: _Run, kept: Trace, centre: Polished, polishing: bool
+) -> Settings:
+    return Settings(
+        nbeta=posterior.nbeta,
+        gamma=posterior.gamma,
+        step_size=run.first.step_size,
+        friction=run.first.friction,
+        share=run.first.share,
+        fraction=run.first.fraction,
+        attempt=jnp.int32(run.attempt),
+        blocks=jnp.int32(run.blocks),
+        chains=jnp.int32(schedule.chains),
+        draws=jnp.int32(schedule.draws),
+        burnin=jnp.int32(schedule.burnin),
+        thin=jnp.int32(schedule.thin),
+        batch_size=jnp.int32(schedule.batch_size or 0),
+        kept=jnp.int32(kept.excess.shape[1]),
+        gradients=jnp.int32((run.attempt + run.blocks) * schedule.gradients),
+        polishing=jnp.asarray(polishing),
+        polished=centre.moved,
+        shift=centre.shift,
+    )
+
+
+_polish = jax.jit(polish)

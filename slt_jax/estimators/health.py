@@ -1,20 +1,22 @@
 """Verdicts as data: what was measured about a run, which of it is out of bounds, and what to do about it."""
 
+import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from slt_jax import diagnostics
 from slt_jax.posterior import LocalPosterior, dimension
 from slt_jax.sampling import Trace
-from slt_jax.types import Array
+from slt_jax.types import Array, Scalar
 
 #: Chains that disagree by more than this have not mixed (Vehtari et al. 2021 advise 1.01 for ranks; means of an
 #: energy, which is what λ is, are already good at 1.1).
 RHAT_LIMIT = 1.1
 #: Below this many effective draws the error bar itself is not known.
-ESS_LIMIT = 50.0
+ESS_LIMIT = 20.0
 #: Difference of the two halves of the chains, in its own standard errors.
 DRIFT_LIMIT = 3.5
 #: Equipartition number: above, the step is too large or batches heat; below, the chain is not in equilibrium.
@@ -29,6 +31,15 @@ FLAT_LIMIT = 0.05
 #: Share of draws that lie below the centre by more than twice the noise of their batch.
 BELOW_LIMIT = 0.1
 
+#: Chains from below and from above may differ by so many standard errors, or by this share of λ̂.
+BRACKET_LIMIT, BRACKET_SHARE = 3.5, 0.03
+#: What batches may add to λ̂, as a share of it.
+HEATING_LIMIT = 0.05
+#: Height of the centre above a minimum nearby, in units of λ̂.
+SHIFT_LIMIT = 0.5
+#: Equipartition number of a single leaf, beyond 4 of its standard errors.
+LEAF_LIMIT = 1.05
+
 _REMEDIES = {
     "finite": "a chain diverged: lower the step size, or raise gamma",
     "rhat": "the chains disagree: run longer (draws, burnin) or more chains",
@@ -37,8 +48,25 @@ _REMEDIES = {
     "moved": "the step is 0, or too small for the precision of the parameters: raise it",
     "virial": "not in equipartition: above 1 lower the step size or raise batch_size, below raise burnin and draws",
     "heat": "the energy fluctuates unlike an equilibrium at this temperature: check step size, burnin and nbeta",
-    "minimum": "the chains find lower loss than the centre: train further, or measure at the minimum of this data",
+    "minimum": "there is lower loss than at the centre: train further, measure at the minimum of this data, or the "
+    "network's own function with reference='self'",
+    "bracket": "chains from below and from above have not met: raise draws and burnin, or the budget",
+    "heating": "the noise of the batches heats the chains: raise batch_size or lower the step size",
 }
+
+
+class Evidence(NamedTuple):
+    """What is known about a run beside its trace.
+
+    Attributes:
+      shift: ``nβ`` times the height of the centre given above the minimum found nearby, shape ``()``.
+      bracket: Whether the second half of the chains was annealed from above; static.
+      heating: What the noise of batches adds to λ̂, as a share of it, shape ``()``; NaN where it is not known.
+    """
+
+    shift: Scalar = 0.0
+    bracket: bool | Array = False
+    heating: Scalar = math.nan
 
 
 class Health(NamedTuple):
@@ -52,6 +80,11 @@ class Health(NamedTuple):
       drift: Second half minus first half of the excess, in its standard errors.
       virial: Equipartition number, exactly 1 under the posterior.
       virial_error: Its Monte Carlo standard error.
+      hottest: Largest equipartition number of a leaf, less four of its standard errors.
+      gap: Mean of the chains from above minus mean of those from below, in units of λ; NaN without a bracket.
+      gap_error: Its standard error.
+      shift: ``nβ`` times the height of the centre given above the minimum found nearby.
+      heating: What the noise of batches adds to λ̂, as a share of it; NaN where it is not known.
       unrelaxed: ``d (1 - virial) / 2``: the most that λ̂ can lack through modes that the chains have not filled yet. On
         a quadratic a mode that has not moved lowers the virial by ``1 / d`` and λ̂ by at most 1/2; flat directions lower
         the virial alone.
@@ -68,6 +101,11 @@ class Health(NamedTuple):
     drift: Array
     virial: Array
     virial_error: Array
+    hottest: Array
+    gap: Array
+    gap_error: Array
+    shift: Array
+    heating: Array
     unrelaxed: Array
     heat: Array
     heat_error: Array
@@ -75,22 +113,34 @@ class Health(NamedTuple):
     moved: Array
 
     @property
+    def overheated(self) -> Array:
+        """Whether equipartition is exceeded, as only too large a step or the noise of batches can."""
+        too_much = (self.virial - 3 * self.virial_error > VIRIAL_RANGE[1]) | (self.virial > VIRIAL_MOST)
+        return self.moved & (too_much | (self.hottest > LEAF_LIMIT))
+
+    @property
+    def bracketed(self) -> Array:
+        """Whether chains from below and from above have met."""
+        limit = jnp.maximum(BRACKET_LIMIT * self.gap_error, BRACKET_SHARE * jnp.abs(self.energy))
+        return jnp.abs(self.gap) <= limit
+
+    @property
     def checks(self) -> dict[str, Array]:
         """One boolean per check, ``True`` where it passed."""
         still = ~self.moved
-        low, high = VIRIAL_RANGE
         cold, hot = HEAT_RANGE
         return {
             "finite": self.diverged == 0,
             "moved": self.moved,
-            "minimum": self.below <= BELOW_LIMIT,
+            "minimum": (self.below <= BELOW_LIMIT) & (self.shift <= SHIFT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
             "rhat": self.rhat <= RHAT_LIMIT,
             "ess": self.ess >= ESS_LIMIT,
             "drift": jnp.abs(self.drift) <= DRIFT_LIMIT,
+            "bracket": jnp.isnan(self.gap) | self.bracketed,
             # what never moved has nothing to equilibrate: one complaint is enough
-            "virial": still
-            # a chain that bursts must not excuse itself by its own error
-            | ((self.virial >= low) & (self.virial - 3 * self.virial_error <= high) & (self.virial <= VIRIAL_MOST)),
+            # flat directions lower the virial for ever: chains that met from both sides answer for them
+            "virial": still | (~self.overheated & ((self.virial >= VIRIAL_RANGE[0]) | self.bracketed)),
+            "heating": jnp.isnan(self.heating) | (self.heating <= HEATING_LIMIT),
             "heat": still
             | jnp.isnan(self.heat)
             | (jnp.abs(self.energy) < FLAT_LIMIT)
@@ -117,7 +167,14 @@ class Health(NamedTuple):
             "heat": f"heat capacity over λ {float(self.heat):.2f} ± {float(self.heat_error):.2f} (1 at a plateau)"
             if np.isfinite(self.heat)
             else "heat capacity not known from means over batches",
-            "minimum": f"{float(self.below):.0%} of the draws lie below the centre (limit {BELOW_LIMIT:.0%})",
+            "minimum": f"{float(self.below):.0%} of the draws lie below the centre (limit {BELOW_LIMIT:.0%}), which "
+            f"lies {float(self.shift):.2g} above the minimum found nearby in units of λ",
+            "bracket": f"chains from above minus chains from below {float(self.gap):+.2g} ± {float(self.gap_error):.2g}"
+            if np.isfinite(self.gap)
+            else "no bracket",
+            "heating": f"batches add {float(self.heating):.1%} to λ (limit {HEATING_LIMIT:.0%})"
+            if np.isfinite(self.heating)
+            else "heating by batches not measured",
         }
         failed = [name for name, passed in self.checks.items() if not bool(passed)]
         if not failed:
@@ -137,23 +194,28 @@ class Health(NamedTuple):
         return cautions
 
 
-def examine(trace: Trace, posterior: LocalPosterior) -> Health:
+def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None = None) -> Health:
     """Everything about a trace that says whether to believe its mean excess.
 
     Args:
       trace: From ``sample``.
       posterior: What was sampled.
+      evidence: What is known beside the trace.
 
     Returns:
       A health with leaves of shape ``()``.
 
-    Not to be believed as a proof: on deep networks all checks but the virial have been seen to pass on a false plateau.
+    Not to be believed as a proof: modes too slow for both halves of a bracket leave no mark but a low virial, which
+    harmless flat directions leave too; ``unrelaxed`` bounds what they could add.
     """
+    evidence = Evidence() if evidence is None else evidence
     excess = trace.excess
     mean, count = jnp.mean(excess), diagnostics.ess(excess)
     variance = jnp.var(excess) - jnp.mean(trace.noise)
     heat = jnp.where(mean == 0, 1.0, posterior.nbeta * variance / jnp.where(mean == 0, 1.0, mean))
     virial, virial_error = diagnostics.virial(trace.virial)
+    gap, gap_error = _gap(excess)
+    known = jnp.asarray(evidence.bracket, bool)
     finite = jnp.isfinite(excess).all(axis=1)
     # where a mean hides the noise of its batch, all that the draws vary is the most that it can be
     noise = jnp.where(jnp.isnan(trace.noise), jnp.var(excess), trace.noise)
@@ -165,6 +227,11 @@ def examine(trace: Trace, posterior: LocalPosterior) -> Health:
         drift=diagnostics.drift(excess),
         virial=virial,
         virial_error=virial_error,
+        hottest=_hottest(trace.virials),
+        gap=jnp.where(known, posterior.nbeta * gap, jnp.nan),
+        gap_error=jnp.where(known, posterior.nbeta * gap_error, jnp.nan),
+        shift=jnp.asarray(evidence.shift, excess.dtype),
+        heating=jnp.asarray(evidence.heating, excess.dtype),
         unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - virial, 0.0),
         heat=heat,
         # of a variance, had the energy the Gamma law of an equilibrium: bursts must not widen their own error
@@ -172,3 +239,16 @@ def examine(trace: Trace, posterior: LocalPosterior) -> Health:
         below=jnp.mean(excess < -2 * jnp.sqrt(noise), dtype=excess.dtype),
         moved=jnp.any(trace.distance_squared > 0),
     )
+
+
+def _gap(excess: Array) -> tuple[Array, Array]:
+    half = excess.shape[0] // 2
+    if half == 0:
+        return jnp.asarray(jnp.nan, excess.dtype), jnp.asarray(jnp.nan, excess.dtype)
+    below, above = excess[:half], excess[half:]
+    return jnp.mean(above) - jnp.mean(below), jnp.hypot(diagnostics.mcse(above), diagnostics.mcse(below))
+
+
+def _hottest(virials: Array) -> Array:
+    leaves = jnp.moveaxis(virials, -1, 0)
+    return jnp.max(jnp.mean(leaves, axis=(1, 2)) - 4 * jax.vmap(diagnostics.mcse)(leaves))

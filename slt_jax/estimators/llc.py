@@ -1,43 +1,20 @@
-"""The local learning coefficient: from a trace, or in one call."""
+"""The local learning coefficient in one call."""
 
-import jax
-import jax.numpy as jnp
-
-from slt_jax import diagnostics, loss
-from slt_jax.estimators.calibration import calibrated_sample
-from slt_jax.estimators.estimate import Estimate
-from slt_jax.estimators.health import examine
-from slt_jax.posterior import LocalPosterior, localise
+from slt_jax import loss
+from slt_jax.estimators.calibration import Schedule, measure
+from slt_jax.estimators.estimate import Estimate, Settings, read
+from slt_jax.posterior import localise
+from slt_jax.problem import Problem
+from slt_jax.reference import Outputs, self_reference
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Sampler
-from slt_jax.sampling import Trace, check_batch_size, check_key, check_sampler, check_schedule, sample
-from slt_jax.types import Key, LossFn, PyTree, Scalar
+from slt_jax.sampling import check_batch_size, check_key, check_sampler, check_schedule, sample
+from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
-
-def llc_from(trace: Trace, posterior: LocalPosterior) -> Estimate:
-    """The local learning coefficient ``λ̂ = nβ E[L(w) - L(w*)]`` from a trace.
-
-    Args:
-      trace: From ``sample``; its burn-in is gone already.
-      posterior: What was sampled: it alone knows ``nβ``.
-
-    Returns:
-      An estimate: ``value`` and ``std_error`` (Monte Carlo, from the effective sample size) without units, shape
-      ``()``; ``per_chain``, shape ``(chain,)``. A diverged chain makes the value NaN and is named in the health.
-
-    Not to be believed where ``health.ok`` is false; as λ itself where the multiplicity m exceeds 1 and λ is small (the
-    value at one temperature is then low by about ``(m - 1) / log nβ``); along directions with ``nβ h ≪ γ``.
-
-    Source: Lau et al. 2023, arXiv:2308.12108, Definition 1; the errors: Vehtari et al. 2021, arXiv:1903.08008.
-    """
-    health = examine(trace, posterior)
-    return Estimate(
-        # an infinite draw would make the mean infinite, which a comparison takes for a number
-        value=jnp.where(health.diverged > 0, jnp.nan, posterior.nbeta * jnp.mean(trace.excess)),
-        std_error=posterior.nbeta * diagnostics.mcse(trace.excess),
-        per_chain=posterior.nbeta * jnp.mean(trace.excess, axis=1),
-        health=health,
-    )
+#: Of a block: draws, and the steps before them.
+DRAWS = BURNIN = 2000
+#: Gradients that each chain may take where nothing was said.
+BUDGET = 20_000
 
 
 def llc(
@@ -51,15 +28,24 @@ def llc(
     gamma: Scalar | None = None,
     sampler: Sampler | None = None,
     chains: int = 4,
-    draws: int = 2000,
-    burnin: int = 2000,
+    draws: int | None = None,
+    burnin: int | None = None,
     thin: int = 1,
     batch_size: int | None = None,
+    polish: bool | None = None,
+    budget: int | None = None,
+    relative_error: float = 0.05,
+    reference: str = "loss",
+    outputs: Outputs | None = None,
+    divergence: str = "squared",
+    settings: Settings | None = None,
 ) -> Estimate:
     """The local learning coefficient of ``loss_fn`` at ``params``, in one call.
 
-    ``localise → sample → llc_from``, and nothing else: each piece can be called by itself. Works inside ``jax.jit``
-    and under ``jax.vmap`` over centres.
+    ``localise → sample → llc_from`` with all that these ask for found on the way: the centre polished, the step from
+    the curvature met, half of the chains annealed from above, and on the host chains that go on until the verdict is
+    good and the error small, or the budget is spent. Works inside ``jax.jit`` and under ``jax.vmap`` over centres,
+    where the first 4000 gradients of each chain are all.
 
     Args:
       key: A typed key.
@@ -69,40 +55,100 @@ def llc(
       restriction: Free directions; default all.
       nbeta: ``nβ``; default ``n / log n``.
       gamma: Localisation strength; default ``1e-4 nβ``.
-      sampler: Default ``underdamped`` on all of the data and ``sgld`` on minibatches, the step found by ``calibrate``.
+      sampler: Run as it is, with nothing else chosen. Default ``underdamped`` on all of the data and ``sgld`` with
+        control variates on minibatches, the step found by ``calibrate``.
       chains, draws, burnin, thin: Chains, and for each of them recorded draws, steps thrown away first, and steps from
-        draw to draw.
+        draw to draw. Default 2000 draws after 2000 steps, and more where the verdict asks for it; where either is given
+        the length is fixed, unless a budget is given too.
       batch_size: Examples a step; default all. The noise of batches heats the chain; the default sampler takes steps
-        that are smaller in proportion to the batch, so that small batches need many more of them.
+        that are small enough for it, so that small batches need many more of them.
+      polish: Whether to move the centre to the minimum nearby first, if that lies within the reach of the temperature
+        (``slt_jax.polish``). Default yes, but on minibatches, and with a sampler of one's own, no.
+      budget: Gradients that each chain may take, longer and repeated runs included; default 20 000 where the length is
+        not fixed.
+      relative_error: Standard error over value to be reached within the budget.
+      reference: ``"loss"``: the excess over the loss at the centre; ``"self"``: the divergence from the network's own
+        outputs at the centre, of which every centre is a minimum (``slt_jax.self_reference``).
+      outputs: ``outputs(params, batch)``, what the network answers; needed for ``"self"``, where ``loss_fn`` is unused.
+      divergence: Between outputs: ``"squared"`` or ``"categorical"``.
+      settings: Those of an earlier estimate, to repeat its run: with the same key and the same problem, the same number
+        to the last bit. Nothing else may be given then but ``restriction``.
 
     Returns:
-      An estimate, whose ``health.explain()`` says in words whether to believe it.
+      An estimate, whose ``explain()`` says in words whether to believe it and what was chosen.
 
     Raises:
       ValueError: before compilation, naming the argument, what was got and what to do.
 
     Source: Lau et al. 2023, arXiv:2308.12108.
 
+    >>> import jax, jax.numpy as jnp
     >>> loss_fn = lambda w, x: 0.5 * jnp.mean(w**2) * jnp.ones_like(x)
     >>> estimate = llc(jax.random.key(0), loss_fn, jnp.zeros(10), jnp.zeros(1000))
     >>> abs(float(estimate.value) - 5.0) < 4 * float(estimate.std_error)
     True
     """
     check_key(key)
-    check_schedule(draws=draws, chains=chains, burnin=burnin, thin=thin)
-    check_batch_size(batch_size, loss.example_count(data))
+    fixed = draws is not None or burnin is not None or sampler is not None
+    schedule = Schedule(
+        chains, DRAWS if draws is None else draws, BURNIN if burnin is None else burnin, thin, batch_size
+    )
+    if settings is not None:
+        nbeta, gamma, schedule, polish = _repeated(settings)
+    check_schedule(draws=schedule.draws, chains=schedule.chains, burnin=schedule.burnin, thin=schedule.thin)
+    check_batch_size(schedule.batch_size, loss.example_count(data))
+    check_budget(budget, relative_error)
     if sampler is not None:
         check_sampler(sampler)
+    loss_fn, params, data = _referred(reference, outputs, divergence, loss_fn, params, data)
     posterior = localise(loss_fn, params, data, nbeta, gamma, restriction)
-    if sampler is None:
-        trace, _ = calibrated_sample(
-            key, posterior, data, draws=draws, chains=chains, burnin=burnin, thin=thin, batch_size=batch_size
-        )
-    else:
-        trace = sample(
-            key, sampler, posterior, data, draws=draws, chains=chains, burnin=burnin, thin=thin, batch_size=batch_size
-        )
-    return _llc_from(trace, posterior)
+    if sampler is not None:
+        steps = {name: getattr(schedule, name) for name in Schedule._fields}
+        return read(sample(key, sampler, posterior, data, **steps), posterior)
+    if polish is None:
+        polish = batch_size is None
+    if budget is None:
+        budget = 0 if fixed else BUDGET
+    return measure(
+        key,
+        posterior,
+        data,
+        schedule,
+        polishing=polish,
+        budget=budget,
+        relative_error=relative_error,
+        settings=settings,
+    )[0]
 
 
-_llc_from = jax.jit(llc_from)
+def _referred(
+    reference: str, outputs: Outputs | None, divergence: str, loss_fn: LossFn, params: PyTree, data: PyTree
+) -> Problem:
+    if reference not in ("loss", "self"):
+        raise ValueError(f"reference: got {reference!r}; it must be 'loss' or 'self'.")
+    if (outputs is not None) != (reference == "self"):
+        raise ValueError(
+            f"outputs: {'none given' if outputs is None else 'given'} with reference={reference!r}. Pass "
+            "reference='self' together with outputs(params, batch), what the network answers; a loss does not tell it."
+        )
+    if outputs is None:
+        return Problem(loss_fn, params, data)
+    return self_reference(outputs, params, data, divergence=divergence)
+
+
+def _repeated(settings: Settings) -> tuple[Array, Array, Schedule, bool]:
+    chains, draws, burnin, thin, batch_size = (int(getattr(settings, name)) for name in Schedule._fields)
+    schedule = Schedule(chains, draws, burnin, thin, batch_size or None)
+    return settings.nbeta, settings.gamma, schedule, bool(settings.polishing)
+
+
+def check_budget(budget: int | None, relative_error: float) -> None:
+    """Refuse a budget or a demand that is out of range.
+
+    Raises:
+      ValueError: naming which, and what was got.
+    """
+    if budget is not None and (isinstance(budget, bool) or not hasattr(budget, "__index__") or budget < 0):
+        raise ValueError(f"budget: got {budget!r}; pass the gradients that each chain may take, an integer.")
+    if isinstance(relative_error, bool | str) or not 0 <= float(relative_error) < float("inf"):
+        raise ValueError(f"relative_error: got {relative_error!r}; pass a share of the value, such as 0.05.")

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from slt_jax import loss, tree
@@ -29,13 +30,14 @@ class Sampler(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What diagnostics need, about the position from which the step started. All of shape ``()``.
+    """What diagnostics need, about the position from which the step started. All of shape ``()`` but ``virials``.
 
     Attributes:
       excess: ``L(w) - L(w*)`` on the batch, nats.
       loss: ``L(w)`` on the batch, nats.
       noise: Variance of ``excess`` due to the choice of the batch, squared nats.
       virial: ``⟨z, nβ ∇L + γ z⟩ / d``, whose mean under the posterior is exactly 1 (equipartition).
+      virials: The same for each leaf of ``z`` alone, shape ``(leaf,)``; each has mean 1.
       distance_squared: ``|z|²``.
       acceptance: Probability with which the step was accepted; 1 for a sampler without a Metropolis test.
     """
@@ -44,17 +46,21 @@ class Info(NamedTuple):
     loss: Array
     noise: Array
     virial: Array
+    virials: Array
     distance_squared: Array
     acceptance: Array
 
 
 def report(position: PyTree, evaluation: Evaluation, force: PyTree, acceptance: Scalar = 1.0) -> Info:
     """The Info of a position whose loss, gradient and force are at hand."""
+    products = tree.dot_by_leaf(position, force)
+    sizes = np.array([leaf.size for leaf in jax.tree.leaves(position)])
     return Info(
         excess=evaluation.excess,
         loss=evaluation.loss,
         noise=evaluation.noise,
-        virial=tree.dot(position, force) / tree.size(position),
+        virial=jnp.sum(products) / sizes.sum(),
+        virials=products / np.maximum(sizes, 1).astype(products.dtype),
         distance_squared=tree.norm_squared(position),
         acceptance=jnp.asarray(acceptance, evaluation.excess.dtype),
     )

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from slt_jax import loss
-from slt_jax.estimators import calibrated_sample, llc_from
+from slt_jax.estimators import Schedule, check_budget, measure
 from slt_jax.posterior import localise
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction
@@ -43,8 +43,13 @@ def llc_probe(
     draws: int = 2000,
     burnin: int = 2000,
     batch_size: int | None = None,
+    budget: int = 20_000,
+    relative_error: float = 0.05,
 ) -> Probe:
-    """The local learning coefficient, as a probe; the settings are those of ``llc``."""
+    """The local learning coefficient, as a probe; the settings are those of ``llc``.
+
+    The centre is not polished: it is the checkpoint that is measured, on each subloss alike.
+    """
     settings = {
         "nbeta": nbeta,
         "gamma": gamma,
@@ -52,6 +57,8 @@ def llc_probe(
         "draws": draws,
         "burnin": burnin,
         "batch_size": batch_size,
+        "budget": budget,
+        "relative_error": relative_error,
     }
     return Probe(measure_llc, settings, check_llc)
 
@@ -65,6 +72,8 @@ def check_llc(
     draws: int,
     burnin: int,
     batch_size: int | None,
+    budget: int,
+    relative_error: float,
 ) -> None:
     """Refuse settings that no checkpoint could be measured with, before anything is compiled.
 
@@ -73,6 +82,7 @@ def check_llc(
     """
     check_schedule(draws=draws, chains=chains, burnin=burnin, thin=1)
     check_batch_size(batch_size, loss.example_count(problem.data))
+    check_budget(budget, relative_error)
 
     def temperature(params: PyTree, data: PyTree) -> Array:
         return localise(problem.loss_fn, params, data, nbeta, gamma).nbeta
@@ -91,6 +101,8 @@ def measure_llc(
     draws: int,
     burnin: int,
     batch_size: int | None,
+    budget: int,
+    relative_error: float,
 ) -> Reading:
     """The same numbers as ``llc``, with the verdict in words and a thinned trace for the report.
 
@@ -99,17 +111,24 @@ def measure_llc(
       shape ``()``; ``per_chain``, shape ``(chain,)``; ``trace``: ``nβ`` times the excess, shape ``(chain, point)``.
     """
     posterior = localise(*problem, nbeta=nbeta, gamma=gamma, restriction=restriction)
-    trace, calibration = calibrated_sample(
-        key, posterior, problem.data, draws=draws, chains=chains, burnin=burnin, batch_size=batch_size
+    estimate, trace, _ = measure(
+        key,
+        posterior,
+        problem.data,
+        Schedule(chains, draws, burnin, 1, batch_size),
+        polishing=False,
+        budget=budget,
+        relative_error=relative_error,
     )
-    estimate = llc_from(trace, posterior)
-    kept = np.unique(np.linspace(0, draws - 1, min(draws, TRACE_POINTS)).astype(int))
+    assert estimate.settings is not None
+    length = trace.excess.shape[1]
+    kept = np.unique(np.linspace(0, length - 1, min(length, TRACE_POINTS)).astype(int))
     return {
         "value": np.asarray(estimate.value),
         "std_error": np.asarray(estimate.std_error),
         "healthy": np.asarray(estimate.health.ok),
-        "explanation": np.asarray(estimate.health.explain()),
-        "step_size": np.asarray(calibration.step_size),
+        "explanation": np.asarray(estimate.explain()),
+        "step_size": np.asarray(estimate.settings.step_size[-1].min()),
         "nbeta": np.asarray(posterior.nbeta),
         "gamma": np.asarray(posterior.gamma),
         "virial": np.asarray(estimate.health.virial),

@@ -4,6 +4,7 @@ A quantity that does not vary at all has no Monte Carlo error: its effective sam
 error 0 and its R-hat 1. A quantity with a draw that is not finite has NaN for all of them.
 """
 
+import jax
 import jax.numpy as jnp
 
 from slt_jax.types import Array
@@ -133,9 +134,10 @@ def drift(draws: Array) -> Array:
     0.0
     """
     half = draws.shape[1] // 2
-    first, second = draws[:, :half], draws[:, draws.shape[1] - half :]
-    error = jnp.hypot(mcse(first), mcse(second))
-    difference = jnp.mean(second) - jnp.mean(first)
+    halves = jnp.stack([draws[:, :half], draws[:, draws.shape[1] - half :]])
+    first, second = jnp.mean(halves, axis=(1, 2))
+    error = jnp.linalg.norm(jax.vmap(mcse)(halves))
+    difference = second - first
     return jnp.where(difference == 0, 0.0, difference / error)
 
 
@@ -168,7 +170,9 @@ def _autocovariance(draws: Array) -> Array:
 def _autocorrelation_time(correlation: Array) -> Array:
     count = correlation.shape[0] - correlation.shape[0] % 2
     pairs = correlation[:count].reshape(-1, 2).sum(axis=1)
-    positive = jnp.where(jnp.cumprod(pairs > 0), pairs, 0.0)
+    negative = pairs <= 0
+    first = jnp.where(negative.any(), jnp.argmax(negative), pairs.shape[0])
+    positive = jnp.where(jnp.arange(pairs.shape[0]) < first, pairs, 0.0)
     sums = 2 * jnp.cumsum(correlation) - 1
     wide = jnp.arange(correlation.shape[0]) >= _WINDOW * sums
     windowed = jnp.where(wide.any(), sums[jnp.argmax(wide)], sums[-1])

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slt_jax import diagnostics
 from slt_jax.estimators.health import Evidence, Health, examine
 from slt_jax.posterior import LocalPosterior
 from slt_jax.sampling import Trace
@@ -140,7 +139,7 @@ def llc_from(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None 
     return Estimate(
         # an infinite draw would make the mean infinite, which a comparison takes for a number
         value=jnp.where(health.diverged > 0, jnp.nan, posterior.nbeta * jnp.mean(trace.excess)),
-        std_error=posterior.nbeta * diagnostics.mcse(trace.excess),
+        std_error=health.error,
         per_chain=posterior.nbeta * jnp.mean(trace.excess, axis=1),
         health=health,
     )

@@ -37,8 +37,8 @@ BRACKET_LIMIT, BRACKET_SHARE = 3.5, 0.03
 HEATING_LIMIT = 0.05
 #: Height of the centre above a minimum nearby, in units of λ̂.
 SHIFT_LIMIT = 0.5
-#: Equipartition number of a single leaf, beyond 4 of its standard errors.
-LEAF_LIMIT = 1.05
+#: Equipartition number of a single leaf, beyond so many of its standard errors: there may be many leaves.
+LEAF_LIMIT, _LEAF_ERRORS = 1.05, 4.0
 
 _REMEDIES = {
     "finite": "a chain diverged: lower the step size, or raise gamma",
@@ -74,6 +74,7 @@ class Health(NamedTuple):
 
     Attributes:
       energy: λ̂ itself, ``nβ`` times the mean excess.
+      error: Its Monte Carlo standard error.
       diverged: Share of the chains with a draw that is not finite.
       rhat: Split R-hat of the excess.
       ess: Effective sample size of the excess, over all chains.
@@ -95,6 +96,7 @@ class Health(NamedTuple):
     """
 
     energy: Array
+    error: Array
     diverged: Array
     rhat: Array
     ess: Array
@@ -210,10 +212,14 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
     """
     evidence = Evidence() if evidence is None else evidence
     excess = trace.excess
-    mean, count = jnp.mean(excess), diagnostics.ess(excess)
+    leaves = jnp.moveaxis(trace.virials.astype(excess.dtype), -1, 0)
+    # what is alike in shape is looked at together: a spectrum compiles slowly
+    together = jnp.concatenate([excess[None], trace.virial.astype(excess.dtype)[None], leaves])
+    means, counts = jnp.mean(together, axis=(1, 2)), jax.vmap(diagnostics.ess)(together)
+    errors = jax.vmap(jnp.std)(together) / jnp.sqrt(counts)
+    mean, count = means[0], counts[0]
     variance = jnp.var(excess) - jnp.mean(trace.noise)
     heat = jnp.where(mean == 0, 1.0, posterior.nbeta * variance / jnp.where(mean == 0, 1.0, mean))
-    virial, virial_error = diagnostics.virial(trace.virial)
     gap, gap_error = _gap(excess)
     known = jnp.asarray(evidence.bracket, bool)
     finite = jnp.isfinite(excess).all(axis=1)
@@ -221,18 +227,19 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
     noise = jnp.where(jnp.isnan(trace.noise), jnp.var(excess), trace.noise)
     return Health(
         energy=posterior.nbeta * mean,
+        error=posterior.nbeta * errors[0],
         diverged=1 - jnp.mean(finite, dtype=excess.dtype),
         rhat=diagnostics.rhat(excess),
         ess=count,
         drift=diagnostics.drift(excess),
-        virial=virial,
-        virial_error=virial_error,
-        hottest=_hottest(trace.virials),
+        virial=means[1],
+        virial_error=errors[1],
+        hottest=jnp.max(means[2:] - _LEAF_ERRORS * errors[2:]),
         gap=jnp.where(known, posterior.nbeta * gap, jnp.nan),
         gap_error=jnp.where(known, posterior.nbeta * gap_error, jnp.nan),
         shift=jnp.asarray(evidence.shift, excess.dtype),
         heating=jnp.asarray(evidence.heating, excess.dtype),
-        unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - virial, 0.0),
+        unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - means[1], 0.0),
         heat=heat,
         # of a variance, had the energy the Gamma law of an equilibrium: bursts must not widen their own error
         heat_error=jnp.sqrt((2 + 6 / jnp.maximum(posterior.nbeta * mean, 0.1)) / count),
@@ -242,13 +249,10 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
 
 
 def _gap(excess: Array) -> tuple[Array, Array]:
+    """Mean of the second half of the chains minus mean of the first, with its standard error."""
     half = excess.shape[0] // 2
     if half == 0:
         return jnp.asarray(jnp.nan, excess.dtype), jnp.asarray(jnp.nan, excess.dtype)
-    below, above = excess[:half], excess[half:]
-    return jnp.mean(above) - jnp.mean(below), jnp.hypot(diagnostics.mcse(above), diagnostics.mcse(below))
-
-
-def _hottest(virials: Array) -> Array:
-    leaves = jnp.moveaxis(virials, -1, 0)
-    return jnp.max(jnp.mean(leaves, axis=(1, 2)) - 4 * jax.vmap(diagnostics.mcse)(leaves))
+    both = jnp.stack([excess[:half], excess[half : 2 * half]])
+    below, above = jnp.mean(both, axis=(1, 2))
+    return above - below, jnp.linalg.norm(jax.vmap(diagnostics.mcse)(both))

@@ -97,7 +97,8 @@ def polish(posterior: LocalPosterior, data: PyTree, *, iterations: int = 300) ->
 
     shape = jax.eval_shape(evaluate, posterior, origin, batch)
     end = jax.lax.fori_loop(0, iterations, descend, _start(origin, shape, posterior))
-    shift = -posterior.nbeta * end.best_excess
+    # of 0, not its negative: 0 at a minimum, and no -0
+    shift = posterior.nbeta * (0.0 - end.best_excess)
     near = (shift > 0) & (shift <= 0.5 * dimension(posterior))
     z = jax.tree.map(lambda best: jnp.where(near, best, jnp.zeros_like(best)), end.best)
     return Polished(_around(posterior, z, data), shift, near)

@@ -146,14 +146,14 @@ def measure(
     Returns:
       The estimate with its settings, the draws it is the mean of, and the posterior they were drawn from.
     """
-    centre = Polished(posterior, jnp.zeros((), posterior.nbeta.dtype), jnp.asarray(False))
+    centre = Polished(posterior, jnp.full((), jnp.nan, posterior.nbeta.dtype), jnp.asarray(False))
     if polishing:
         centre = _polish(posterior, data)
     posterior = _with_variates(centre.posterior, data, schedule.batch_size)
     bracket = block.has_bracket(schedule.chains, schedule.burnin_stages)
 
     def look(run: _Run) -> Estimate:
-        heating = jnp.mean(run.warm.heat) * run.first.step_size[-1].max()
+        heating = jnp.mean(run.warm.heat) * run.first.step_size[-1].max()  # 0 on all of the data
         return read(_kept(run, schedule), posterior, Evidence(centre.shift, bracket, heating))
 
     def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> _Run:

@@ -35,6 +35,8 @@ BELOW_LIMIT = 0.1
 BRACKET_LIMIT, BRACKET_SHARE = 3.5, 0.03
 #: What batches may add to λ̂, as a share of it.
 HEATING_LIMIT = 0.05
+#: What λ̂ would gain without γ, to first order, as a share of it, beyond three standard errors.
+GAMMA_LIMIT = 0.05
 #: Height of the centre above a minimum nearby, in units of λ̂.
 SHIFT_LIMIT = 0.5
 #: Equipartition number of a single leaf, beyond so many of its standard errors: there may be many leaves.
@@ -50,6 +52,7 @@ _REMEDIES = {
     "heat": "the energy fluctuates unlike an equilibrium at this temperature: check step size, burnin and nbeta",
     "minimum": "there is lower loss than at the centre: train further, measure at the minimum of this data, or the "
     "network's own function with reference='self'",
+    "gamma": "the value depends on gamma: lower it, unless directions this flat are to be left out",
     "bracket": "chains from below and from above have not met: raise draws and burnin, or the budget",
     "heating": "the noise of the batches heats the chains: raise batch_size or lower the step size",
 }
@@ -59,12 +62,13 @@ class Evidence(NamedTuple):
     """What is known about a run beside its trace.
 
     Attributes:
-      shift: ``nβ`` times the height of the centre given above the minimum found nearby, shape ``()``.
+      shift: ``nβ`` times the height of the centre given above the minimum found nearby, shape ``()``; NaN where no
+        minimum was looked for.
       bracket: Whether the second half of the chains was annealed from above; static.
       heating: What the noise of batches adds to λ̂, as a share of it, shape ``()``; NaN where it is not known.
     """
 
-    shift: Scalar = 0.0
+    shift: Scalar = math.nan
     bracket: bool | Array = False
     heating: Scalar = math.nan
 
@@ -84,8 +88,11 @@ class Health(NamedTuple):
       hottest: Largest equipartition number of a leaf, less four of its standard errors.
       gap: Mean of the chains from above minus mean of those from below, in units of λ; NaN without a bracket.
       gap_error: Its standard error.
-      shift: ``nβ`` times the height of the centre given above the minimum found nearby.
+      shift: ``nβ`` times the height of the centre given above the minimum found nearby; NaN where none was looked for.
       heating: What the noise of batches adds to λ̂, as a share of it; NaN where it is not known.
+      held: ``γ nβ Cov(K, |z|²) / 2``, what λ̂ would gain without γ, to first order: the difference between two values
+        of γ by reweighting the same draws. On a quadratic ``½ Σ p (1 - p)`` with ``p = nβ h / (nβ h + γ)``.
+      held_error: Its standard error; large where many directions are flat.
       unrelaxed: ``d (1 - virial) / 2``: the most that λ̂ can lack through modes that the chains have not filled yet. On
         a quadratic a mode that has not moved lowers the virial by ``1 / d`` and λ̂ by at most 1/2; flat directions lower
         the virial alone.
@@ -108,6 +115,8 @@ class Health(NamedTuple):
     gap_error: Array
     shift: Array
     heating: Array
+    held: Array
+    held_error: Array
     unrelaxed: Array
     heat: Array
     heat_error: Array
@@ -134,10 +143,11 @@ class Health(NamedTuple):
         return {
             "finite": self.diverged == 0,
             "moved": self.moved,
-            "minimum": (self.below <= BELOW_LIMIT) & (self.shift <= SHIFT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
+            "minimum": (self.below <= BELOW_LIMIT) & ~(self.shift > SHIFT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
             "rhat": self.rhat <= RHAT_LIMIT,
             "ess": self.ess >= ESS_LIMIT,
             "drift": jnp.abs(self.drift) <= DRIFT_LIMIT,
+            "gamma": ~(self.held - 3 * self.held_error > GAMMA_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
             "bracket": jnp.isnan(self.gap) | self.bracketed,
             # what never moved has nothing to equilibrate: one complaint is enough
             # flat directions lower the virial for ever: chains that met from both sides answer for them
@@ -169,8 +179,9 @@ class Health(NamedTuple):
             "heat": f"heat capacity over λ {float(self.heat):.2f} ± {float(self.heat_error):.2f} (1 at a plateau)"
             if np.isfinite(self.heat)
             else "heat capacity not known from means over batches",
-            "minimum": f"{float(self.below):.0%} of the draws lie below the centre (limit {BELOW_LIMIT:.0%}), which "
-            f"lies {float(self.shift):.2g} above the minimum found nearby in units of λ",
+            "minimum": f"{float(self.below):.0%} of the draws lie below the centre (limit {BELOW_LIMIT:.0%})"
+            + self._height(),
+            "gamma": f"without gamma it would be higher by {float(self.held):.2g} ± {float(self.held_error):.2g}",
             "bracket": f"chains from above minus chains from below {float(self.gap):+.2g} ± {float(self.gap_error):.2g}"
             if np.isfinite(self.gap)
             else "no bracket",
@@ -179,9 +190,16 @@ class Health(NamedTuple):
             else "heating by batches not measured",
         }
         failed = [name for name, passed in self.checks.items() if not bool(passed)]
+        if "finite" in failed:  # nothing else can be known
+            failed = ["finite"]
         if not failed:
             return "healthy: " + "; ".join([*figures.values(), *self._cautions()]) + "."
         return "UNHEALTHY: " + "; ".join(f"{name}: {figures[name]}; {_REMEDIES[name]}" for name in failed) + "."
+
+    def _height(self) -> str:
+        if not np.isfinite(self.shift):
+            return ""
+        return f", which was {float(self.shift):.2g} above the minimum found nearby, in units of λ"
 
     def _cautions(self) -> list[str]:
         """What a green verdict leaves open."""
@@ -214,7 +232,9 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
     excess = trace.excess
     leaves = jnp.moveaxis(trace.virials.astype(excess.dtype), -1, 0)
     # what is alike in shape is looked at together: a spectrum compiles slowly
-    together = jnp.concatenate([excess[None], trace.virial.astype(excess.dtype)[None], leaves])
+    pull = 0.5 * posterior.gamma * _product(excess, trace.distance_squared)
+    series = jnp.stack([excess, trace.virial, pull.astype(excess.dtype)])
+    together = jnp.concatenate([series, leaves])
     means, counts = jnp.mean(together, axis=(1, 2)), jax.vmap(diagnostics.ess)(together)
     errors = jax.vmap(jnp.std)(together) / jnp.sqrt(counts)
     mean, count = means[0], counts[0]
@@ -234,11 +254,13 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
         drift=diagnostics.drift(excess),
         virial=means[1],
         virial_error=errors[1],
-        hottest=jnp.max(means[2:] - _LEAF_ERRORS * errors[2:]),
+        hottest=jnp.max(means[3:] - _LEAF_ERRORS * errors[3:]),
         gap=jnp.where(known, posterior.nbeta * gap, jnp.nan),
         gap_error=jnp.where(known, posterior.nbeta * gap_error, jnp.nan),
         shift=jnp.asarray(evidence.shift, excess.dtype),
         heating=jnp.asarray(evidence.heating, excess.dtype),
+        held=posterior.nbeta * means[2],
+        held_error=posterior.nbeta * errors[2],
         unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - means[1], 0.0),
         heat=heat,
         # of a variance, had the energy the Gamma law of an equilibrium: bursts must not widen their own error
@@ -246,6 +268,12 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
         below=jnp.mean(excess < -2 * jnp.sqrt(noise), dtype=excess.dtype),
         moved=jnp.any(trace.distance_squared > 0),
     )
+
+
+def _product(excess: Array, distance_squared: Array) -> Array:
+    """What a draw contributes to the covariance of excess and squared distance within its chain."""
+    centred = [series - jnp.mean(series, axis=1, keepdims=True) for series in (excess, distance_squared)]
+    return centred[0] * centred[1]
 
 
 def _gap(excess: Array) -> tuple[Array, Array]:

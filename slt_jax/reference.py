@@ -17,10 +17,10 @@ from slt_jax.types import Array, PyTree
 #: ``outputs(params, batch)``: what a network answers, an array or a tree of arrays with a leading example axis.
 Outputs = Callable[[PyTree, PyTree], PyTree]
 
-#: Below this the series of ``e^u - 1 - u`` is used, which does not cancel; 14 terms are exact in double precision.
-_SERIES_RADIUS, _SERIES_TERMS = 0.5, 14
-#: Above this an exponential is taken together with its weight, so that neither overflows alone.
-_FAR = 30.0
+#: Below this a logarithm of a ratio counts as small, and ``e^x - 1 - x`` is summed as a series, which does not cancel.
+_SMALL = 0.5
+#: Terms of that series, exact to rounding up to ``_SMALL``, in single and in double precision.
+_TERMS, _TERMS_OF_DOUBLE = 8, 14
 
 
 class Referenced(NamedTuple):
@@ -112,9 +112,9 @@ _LOSSES = {"squared": _squared, "categorical": _categorical}
 def categorical_divergence(reference: Array, logits: Array) -> Array:
     """``KL(softmax reference ‖ softmax logits)`` over the last axis, in nats; exact to rounding however small it is.
 
-    With ``p = softmax(reference)`` and ``u`` the change of the logits less its mean under ``p``, it is
-    ``log(1 + Σ p (e^u - 1 - u))``: no term is negative, so nothing cancels, where ``Σ p log(p/q)`` loses all digits of
-    a divergence below 1e-7 in single precision. The gradient ``q - p`` is likewise taken as ``p (e^(u - KL) - 1)``.
+    With ``p`` and ``q`` the two distributions and ``g = log(q/p)`` it is ``Σ p (e^g - 1 - g)``, because both sum to 1.
+    No term is negative, so nothing cancels, where ``-Σ p g`` loses all digits of a divergence below 1e-7 in single
+    precision. The gradient ``q - p`` is likewise taken as ``p (e^g - 1)`` where ``g`` is small.
 
     Args:
       reference: Logits, shape ``(..., V)``.
@@ -127,44 +127,46 @@ def categorical_divergence(reference: Array, logits: Array) -> Array:
     >>> [float(categorical_divergence(reference, logits)) for logits in (reference, reference[::-1])]
     [0.0, 2.405...]
     """
-    log_p, change = _centred(reference, logits)
-    p = jnp.exp(log_p)
-    far = change > _FAR
-    # beyond float range as a sum only: the largest term is taken out first
-    top = jnp.max(log_p + change, axis=-1, keepdims=True)
-    shift = jnp.where(top > _FAR, top, 0.0)
-    near_terms = p * jnp.exp(-shift) * _exponential_remainder(jnp.where(far, 0.0, change))
-    far_terms = jnp.exp(jnp.where(far, log_p + change, -jnp.inf) - shift)
-    rest = jnp.where(far, p * (1 + change) * jnp.exp(-shift), 0.0)
-    total = jnp.sum(near_terms + far_terms - rest, axis=-1)
-    shift = shift[..., 0]
-    return shift + jnp.log1p(total + jnp.expm1(-shift))
+    p, gain, difference = _compared(reference, logits)
+    small, terms = _series(gain)
+    return jnp.sum(jnp.where(jnp.abs(gain) < _SMALL, p * small * small * terms, difference - p * gain), axis=-1)
 
 
 @categorical_divergence.defjvp
 def _categorical_divergence_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     divergence = categorical_divergence(*primals)
-    log_p, change = _centred(*primals)
-    p = jnp.exp(log_p)
-    gain = change - divergence[..., None]  # log q - log p
-    difference = jnp.where(gain > 1, jax.nn.softmax(primals[1]) - p, p * jnp.expm1(jnp.minimum(gain, 1.0)))
+    p, gain, difference = _compared(*primals)
+    change = gain + divergence[..., None]
     return divergence, jnp.sum(difference * tangents[1] - p * change * tangents[0], axis=-1)
 
 
-def _centred(reference: Array, logits: Array) -> tuple[Array, Array]:
-    """``log p`` and the change of the logits less its mean under ``p``."""
-    log_p = jax.nn.log_softmax(reference)
-    change = logits - reference
-    return log_p, change - jnp.sum(jnp.exp(log_p) * change, axis=-1, keepdims=True)
+def _compared(reference: Array, logits: Array) -> tuple[Array, Array, Array]:
+    """``p``, ``log(q/p)`` and ``q - p``, the last two precise even where ``q`` is almost ``p``."""
+    (p, top, total), (q, found_top, found_total) = _normalised(reference), _normalised(logits)
+    # tops from tops and totals from totals: a constant that is added to all logits, however large, costs no digits
+    gain = ((logits - reference) - (found_top - top)) - (found_total - total)
+    small, terms = _series(gain)
+    difference = jnp.where(jnp.abs(gain) < _SMALL, p * small * (1 + small * terms), q - p)
+    # the totals are rounded, by more than a small gain; the differences must sum to 0, which says by how much
+    surplus = jnp.sum(difference, axis=-1, keepdims=True)
+    return p, gain - jnp.log1p(surplus), difference - (p + difference) * (surplus / (1 + surplus))
 
 
-def _exponential_remainder(u: Array) -> Array:
-    """``e^u - 1 - u``, never negative, to relative precision however small ``u`` is."""
-    near = jnp.abs(u) < _SERIES_RADIUS
-    small = jnp.where(near, u, 0.0)
-    coefficients = [1 / math.factorial(power + 2) for power in range(_SERIES_TERMS)]
-    series = reduce(lambda value, coefficient: value * small + coefficient, reversed(coefficients), jnp.zeros_like(u))
-    return jnp.where(near, small * small * series, jnp.expm1(u) - u)
+def _normalised(logits: Array) -> tuple[Array, Array, Array]:
+    """Probabilities, the largest logit and the logarithm of the sum of the exponentials below it."""
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(logits - top)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights / total, top, jnp.log(total)
+
+
+def _series(gain: Array) -> tuple[Array, Array]:
+    """The gain where it is small, else 0, and ``(e^x - 1 - x) / x²`` of it."""
+    small = jnp.where(jnp.abs(gain) < _SMALL, gain, 0.0)
+    terms = jnp.zeros_like(gain)
+    for power in reversed(range(_TERMS_OF_DOUBLE if gain.dtype == jnp.float64 else _TERMS)):
+        terms = terms * small + 1 / math.factorial(power + 2)
+    return small, terms
 
 
 def _total(distance: Callable[[Array, Array], Array], reference: PyTree, found: PyTree) -> Array:

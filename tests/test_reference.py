@@ -121,6 +121,28 @@ def test_logits_that_are_far_apart_overflow_nothing(size):
     assert not np.isfinite(jnp.log(jnp.mean(jnp.exp(1e3 * jnp.ones(3))))), "what the plain mean would do"
 
 
+@pytest.mark.parametrize("count", [50, 5000])
+def test_chains_side_by_side_are_as_if_alone(count):
+    """Some compilers get sums of products wrong where one factor is shared by the chains and the arrays are large."""
+    inputs = draw(count, 3)
+    chains = jax.tree.map(lambda leaf: leaf + 0.3 * draw(4, *leaf.shape), PERCEPTRON)
+    directions = jax.tree.map(lambda leaf: draw(*leaf.shape), chains)
+    for divergence in ("squared", "categorical"):
+        problem = self_reference(perceptron, PERCEPTRON, inputs, divergence=divergence)
+
+        def looked_at(params, direction, data, loss_fn=problem.loss_fn):
+            def mean(params):
+                return jnp.mean(loss_fn(params, data))
+
+            return jax.value_and_grad(mean)(params), jax.jvp(jax.grad(mean), (params,), (direction,))[1]
+
+        together = jax.jit(jax.vmap(looked_at, (0, 0, None)))(chains, directions, problem.data)
+        for index in range(4):
+            params, direction = jax.tree.map(lambda leaf, index=index: leaf[index], (chains, directions))
+            alone = jax.jit(looked_at)(params, direction, problem.data)
+            assert_same(jax.tree.map(lambda leaf, index=index: leaf[index], together), alone, rtol=1e-3, atol=1e-5)
+
+
 # --- the problem
 
 

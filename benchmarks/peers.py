@@ -38,6 +38,7 @@ Three readings of devinterp: ``documented``; ``best setting``, the method and ra
 (``llc_mean``, whose average includes the burn-in, and ``llc_std``, the deviation between chains), and ``after
 burn-in``, from the second half of the loss trace that it returns, with the standard error over chains. A run has failed
 when a chain met a loss that is not finite, whether or not a number came out; errors are over those that did not fail.
+``search_cpu_s`` is the time of all the runs that a choice was made from.
 """
 
 import argparse
@@ -268,7 +269,9 @@ def summaries(ours, peers):
                 known = other["rms_error"] and measured["rms_error"]
                 ratio = round(other["rms_error"] / measured["rms_error"], 2) if known else None
                 head = {"benchmark": "peers", "group": group, "tool": "devinterp", "choice": choice}
-                yield {**head, "reading": reading, **other, "rms_over_ours": ratio}
+                tried = rows if choice == "documented" else theirs
+                search = round(sum(row["cpu_s"] for row in tried), 1)
+                yield {**head, "reading": reading, **other, "rms_over_ours": ratio, "search_cpu_s": search}
 
 
 def table(ours, peers):

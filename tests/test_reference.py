@@ -283,7 +283,7 @@ def random_network(widths):
     return layers, inputs
 
 
-@pytest.mark.parametrize("widths", [(3, 2, 3), (4, 3, 4), (4, 6, 3)])
+@pytest.mark.parametrize("widths", [(3, 2, 3), (4, 6, 3)])
 def test_at_a_random_centre_of_a_linear_network_the_coefficient_is_half_the_rank_of_the_jacobian(key, widths):
     layers, inputs = random_network(widths)
     exact = rank_of(linear, layers, inputs[:30]) / 2
@@ -307,6 +307,11 @@ def test_the_plain_loss_at_a_random_centre_is_negative_and_says_so(key):
     assert not bool(estimate.health.ok)
 
 
+def by_hand(nbeta):
+    """A sampler for curvatures up to about 1: nothing to be found on the way compiles in half of the time."""
+    return {"sampler": slt.samplers.underdamped(0.3 / nbeta**0.5, friction=0.1), "draws": 3000, "burnin": 500}
+
+
 def test_of_logits_the_coefficient_is_half_the_rank_of_the_fisher_information(key):
     inputs, weights = np.random.default_rng(1).normal(size=(1000, 3)).astype(np.float32), draw(3, 4)
 
@@ -316,11 +321,10 @@ def test_of_logits_the_coefficient_is_half_the_rank_of_the_fisher_information(ke
     # a constant added to all logits changes no probability: (4 - 1) columns of 3 weights
     exact = rank_of(lambda w, x: jax.nn.softmax(logits(w, x)), weights, inputs[:30]) / 2
     assert exact == 4.5
-    estimate = slt.llc(key, *self_reference(logits, weights, inputs, divergence="categorical"), nbeta=1e4)
+    problem = self_reference(logits, weights, inputs, divergence="categorical")
+    estimate = slt.llc(key, *problem, nbeta=1e4, **by_hand(1e4))
     assert deviation(estimate.value, estimate.std_error, exact) < 4
-    squared = slt.llc(key, *self_reference(logits, weights, inputs), nbeta=1e4)
-    assert deviation(squared.value, squared.std_error, 6.0) < 4
-    assert deviation(squared.value, squared.std_error, exact) > 4
+    assert deviation(estimate.value, estimate.std_error, rank_of(logits, weights, inputs[:30]) / 2) > 4
 
 
 def test_at_a_true_minimum_of_a_regression_both_references_agree_and_elsewhere_they_do_not(key):
@@ -335,7 +339,7 @@ def test_at_a_true_minimum_of_a_regression_both_references_agree_and_elsewhere_t
         return 0.5 * jnp.sum((answers(weights, batch) - batch[1]) ** 2, axis=1)
 
     best = np.linalg.lstsq(inputs.astype(np.float64), targets.astype(np.float64), rcond=None)[0].astype(np.float32)
-    data, short = (inputs, targets), {"draws": 1000, "burnin": 500}
+    data, short = (inputs, targets), {"nbeta": 100.0, **by_hand(100.0)}
     own = slt.llc(key, *self_reference(answers, best, data), **short)
     of_loss = slt.llc(key, plain, best, data, **short)
     error = np.hypot(own.std_error, of_loss.std_error)

@@ -201,7 +201,7 @@ def _begin(
     fraction: Scalar,
     step_size: Array | None = None,
 ) -> _Run:
-    start_key, run_key = jax.random.split(jax.random.fold_in(key, attempt))
+    start_key, run_key = jax.random.split(_block_key(key, attempt, 0))
     warm = block.start(start_key, posterior, data, schedule.chains, schedule.batch_size)
     todo = block.plan(schedule.chains, schedule.burnin_stages, STAGES, schedule.burnin, fraction)
     if step_size is not None:
@@ -211,10 +211,16 @@ def _begin(
 
 
 def _go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, run: _Run) -> _Run:
-    key = jax.random.fold_in(jax.random.fold_in(key, run.attempt), run.blocks)
-    trace, warm, _ = _run(key, posterior, data, schedule, run.warm, block.going_on(run.first))
+    trace, warm, _ = _run(
+        _block_key(key, run.attempt, run.blocks), posterior, data, schedule, run.warm, block.going_on(run.first)
+    )
     draws = jax.tree.map(lambda *pieces: jnp.concatenate(pieces, axis=1), run.draws, trace)
     return run._replace(draws=draws, warm=warm, blocks=run.blocks + 1)
+
+
+def _block_key(key: Key, attempt: int, number: int) -> Key:
+    """A key of its own for each block; the second half of ``split(key)`` is ``fold_in(key, 1)``, so never mix them."""
+    return jax.random.fold_in(jax.random.fold_in(key, attempt), number)
 
 
 def _run(

@@ -164,7 +164,8 @@ def run(
     def stage(warm: Warm, inputs: tuple[Key, Plan]) -> tuple[Warm, tuple[Trace, Array]]:
         key, now = inputs
         run_keys, curvature_keys, noise_keys = jax.random.split(key, (3, groups))
-        given = jnp.isfinite(now.step_size).all()
+        # a run that is repeated knows its step; on minibatches what they heat has to be measured again
+        given = jnp.isfinite(now.step_size).all() & (batch_size is None)
 
         def look(warm: Warm) -> tuple[Array, Array]:
             here = jax.vmap(lambda k, points: sharpness(k, posterior, batch, points))(curvature_keys, warm.points)

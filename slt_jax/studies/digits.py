@@ -1,5 +1,6 @@
 """Study ``digits``: a Flax network learns real handwritten digits, measured digit by digit."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jax.tree_util import Partial
 from slt_jax.flax import from_linen
 from slt_jax.models.perceptron import Perceptron
 from slt_jax.problem import Problem
+from slt_jax.reference import self_reference
 from slt_jax.restriction import paths
 from slt_jax.spectroscopy import Subject, Subloss, llc_probe
 from slt_jax.studies.study import Study, log_steps
@@ -53,7 +55,8 @@ def study() -> Study:
     network = Perceptron((HIDDEN, CLASSES))
     variables = network.init(jax.random.key(0), training["inputs"][:1])
     loss_fn, params = from_linen(network, cross_entropy, variables)
-    relabel = Partial(_own_answers, Partial(network.apply))
+    outputs, _ = from_linen(network, variables=variables)
+    relabel = jax.jit(partial(self_reference, outputs, divergence="categorical"))
     labels = np.asarray(training["targets"]).argmax(axis=1)
     held_labels = np.asarray(held_out["targets"]).argmax(axis=1)
     subject = Subject(
@@ -107,10 +110,6 @@ def _images() -> tuple[dict[str, Array], dict[str, Array]]:
 
 def _where(images: dict[str, Array], index: np.ndarray) -> dict[str, Array]:
     return {name: leaf[np.asarray(index)] for name, leaf in images.items()}
-
-
-def _own_answers(apply: Partial, params: PyTree, data: PyTree) -> PyTree:
-    return {**data, "targets": jax.nn.softmax(apply({"params": params}, data["inputs"]))}
 
 
 def _recall(apply: Partial, digit: int, pixels: Array, params: PyTree) -> Array:

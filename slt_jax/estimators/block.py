@@ -36,10 +36,12 @@ _FORGETTING = 20.0
 HOT, WARM = 0.1, 0.3
 #: Share of the burn-in that the annealed chains spend at a higher temperature.
 _ANNEALED = 0.6
+#: By how much λ̂ of the annealed chains may exceed that of the others, beyond its noise, before they count as escaped.
+_ESCAPED = 0.5
 #: Examples on which curvature is measured when there are more.
 CURVATURE_EXAMPLES = 4096
 #: What is assumed of the curvature, relative to the largest met, after a stage that diverged.
-_AFTER_DIVERGENCE = 16.0
+_AFTER_DIVERGENCE = 4.0
 #: The least energy by which heat is judged, as a share of the dimension.
 _LEAST_ENERGY = 0.005
 
@@ -72,6 +74,7 @@ class Warm(NamedTuple):
       heat: What batches add to λ̂ for a step of 1, as a share of it; 0 on all of the data.
       finite: Whether the last stage was finite.
       share: ``nβ`` of the last stage as a share of its final value.
+      bracket: Whether the second group has come from above, shape ``()``: it was warmer, and did not leave the basin.
     """
 
     state: PyTree
@@ -80,6 +83,7 @@ class Warm(NamedTuple):
     heat: Array
     finite: Array
     share: Array
+    bracket: Array
 
 
 def groups_of(chains: int) -> int:
@@ -129,7 +133,7 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_
     points = typical_points(point_key, posterior, _curvature_batch(batch_key, posterior, data), chains)
     zero = jnp.zeros(groups, posterior.nbeta.dtype)
     shape = (groups, chains // groups)
-    return Warm(_grouped(state, shape), _grouped(points, shape), zero, zero, zero == 0, zero + 1)
+    return Warm(_grouped(state, shape), _grouped(points, shape), zero, zero, zero == 0, zero + 1, jnp.asarray(False))
 
 
 @partial(jax.jit, static_argnums=(5, 6, 7))
@@ -184,8 +188,9 @@ def run(
         # chains that diverge in the burn-in go back to where they last were finite, to try again with a smaller step
         keep = now.settled | finite
         back = jax.tree.map(lambda new, old: jnp.where(_like(keep, new), new, old), trace.state, warm.state)
-        reached = Warm(back, trace.state.position, curvature, heat, finite, now.share)
-        return reached, (trace._replace(state=()), step_size)
+        reached = Warm(back, trace.state.position, curvature, heat, finite, now.share, warm.bracket)
+        energy = now.share * posterior.nbeta * jnp.mean(trace.excess[:, :, stretch // 2 :], axis=(1, 2))
+        return _recalled(reached, energy, now), (trace._replace(state=()), step_size)
 
     per_stage = todo._replace(fraction=jnp.broadcast_to(todo.fraction, (stages,)))
     warm, (traces, steps) = jax.lax.scan(stage, warm, (jax.random.split(stage_key, stages), per_stage))
@@ -236,6 +241,25 @@ def _remember(here: Array, warm: Warm, now: Plan) -> Array:
     before = jnp.where(cooled, 0.0, warm.curvature)
     diverged = _AFTER_DIVERGENCE * jnp.maximum(warm.curvature, jnp.where(jnp.isfinite(here), here, 0.0))
     return jnp.where(warm.finite & jnp.isfinite(here), jnp.maximum(before, here), diverged)
+
+
+def _recalled(reached: Warm, energy: Array, now: Plan) -> Warm:
+    """The second group starts again where the first one is, if while it was warm it left for a region of higher loss.
+
+    λ̂ hardly depends on the temperature within a basin; at too high a one a chain leaves it, and does not come back.
+    """
+    if energy.shape[0] == 1:
+        return reached
+    below, above = energy
+    escaped = ~now.settled & (above - below > jnp.maximum(_ESCAPED * below, 2 * jnp.sqrt(jnp.maximum(below, 0.0))))
+
+    def from_first(leaf: Array) -> Array:
+        return jnp.where(escaped, jnp.stack([leaf[0], leaf[0]]), leaf)
+
+    warmer = now.share[1] < 1
+    kept = {name: jax.tree.map(from_first, getattr(reached, name)) for name in ("state", "points", "curvature", "heat")}
+    bracket = ~escaped & jnp.where(warmer, reached.finite[1], reached.bracket)
+    return reached._replace(**kept, bracket=bracket)
 
 
 def _grouped(stacked: PyTree, shape: tuple[int, int]) -> PyTree:

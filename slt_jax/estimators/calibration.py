@@ -150,11 +150,10 @@ def measure(
     if polishing:
         centre = _polish(posterior, data)
     posterior = _with_variates(centre.posterior, data, schedule.batch_size)
-    bracket = block.has_bracket(schedule.chains, schedule.burnin_stages)
 
     def look(run: _Run) -> Estimate:
         heating = jnp.mean(run.warm.heat) * run.first.step_size[-1].max()  # 0 on all of the data
-        return read(_kept(run, schedule), posterior, Evidence(centre.shift, bracket, heating))
+        return read(_kept(run, schedule), posterior, Evidence(centre.shift, run.warm.bracket, heating))
 
     def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> _Run:
         return _begin(key, posterior, data, schedule, attempt, fraction, step_size)

@@ -42,6 +42,8 @@ _ESCAPED = 0.5
 CURVATURE_EXAMPLES = 4096
 #: What is assumed of the curvature, relative to the largest met, after a stage that diverged.
 _AFTER_DIVERGENCE = 4.0
+#: Pairs of batches from which the noise of the gradient is read, for each chain.
+_PAIRS = 8
 #: The least energy by which heat is judged, as a share of the dimension.
 _LEAST_ENERGY = 0.005
 
@@ -133,7 +135,8 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_
     points = typical_points(point_key, posterior, _curvature_batch(batch_key, posterior, data), chains)
     zero = jnp.zeros(groups, posterior.nbeta.dtype)
     shape = (groups, chains // groups)
-    return Warm(_grouped(state, shape), _grouped(points, shape), zero, zero, zero == 0, zero + 1, jnp.asarray(False))
+    share = jnp.ones(groups, jnp.float32)  # single like that of a plan, also where nβ is double
+    return Warm(_grouped(state, shape), _grouped(points, shape), zero, zero, zero == 0, share, jnp.asarray(False))
 
 
 @partial(jax.jit, static_argnums=(5, 6, 7))
@@ -178,7 +181,8 @@ def run(
 
         curvature, heat = jax.lax.cond(now.settled | given, lambda warm: (warm.curvature, warm.heat), look, warm)
         # at one temperature all groups sample one law, and share one step
-        curvature = jnp.where(now.share.min() < 1, curvature, jnp.max(curvature))
+        one = now.share.min() == 1
+        curvature, heat = (jnp.where(one, jnp.max(found), found) for found in (curvature, heat))
         rule = _step_size(posterior, curvature, heat, now.share, batch_size) * todo.fraction
         step_size = jnp.where(jnp.isfinite(now.step_size), now.step_size, rule).astype(jnp.float32)
         trace = jax.vmap(run_group, in_axes=(0, 0, 0, None, 0))(
@@ -227,11 +231,15 @@ def _heat(
     """
     count = jax.tree.leaves(points)[0].shape[0]
     whole = loss.example_count(data)
-    noise = jax.vmap(lambda k, z: gradient_noise(k, posterior, data, z, batch_size or whole))
+
+    def noise(key: Key, z: PyTree) -> Array:
+        keys = jax.random.split(key, _PAIRS)
+        return jnp.mean(jax.lax.map(lambda k: gradient_noise(k, posterior, data, z, batch_size or whole), keys))
+
     energy = jax.vmap(lambda z: posterior.nbeta * excess(posterior, z, batch))(points)
     # chains that have hardly left the centre must not ask for a step of nearly 0
     least = _LEAST_ENERGY * dimension(posterior)
-    mean_noise = jnp.mean(noise(jax.random.split(key, count), points))
+    mean_noise = jnp.mean(jax.vmap(noise)(jax.random.split(key, count), points))
     return posterior.nbeta**2 * mean_noise / (8 * jnp.maximum(jnp.mean(energy), least))
 
 

@@ -106,7 +106,9 @@ def polish(posterior: LocalPosterior, data: PyTree, *, iterations: int = 300) ->
 
 def _start(origin: PyTree, shape: Evaluation, posterior: LocalPosterior) -> _Descent:
     zero = jnp.zeros((), shape.excess.dtype)
-    potential = jnp.zeros((), jnp.result_type(shape.excess.dtype, posterior.gamma, posterior.nbeta))
+    # parameters may be wider than losses
+    widest = jnp.result_type(shape.excess.dtype, posterior.gamma, posterior.nbeta, *jax.tree.leaves(origin))
+    potential = jnp.zeros((), widest)
     return _Descent(origin, origin, origin, potential, zero, zero + 1, zero + _FIRST_STEP)
 
 

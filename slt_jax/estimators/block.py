@@ -240,7 +240,8 @@ def _heat(
     # chains that have hardly left the centre must not ask for a step of nearly 0
     least = _LEAST_ENERGY * dimension(posterior)
     mean_noise = jnp.mean(jax.vmap(noise)(jax.random.split(key, count), points))
-    return posterior.nbeta**2 * mean_noise / (8 * jnp.maximum(jnp.mean(energy), least))
+    heat = posterior.nbeta**2 * mean_noise / (8 * jnp.maximum(jnp.mean(energy), least))
+    return heat.astype(posterior.nbeta.dtype)  # parameters may be wider than losses
 
 
 def _remember(here: Array, warm: Warm, now: Plan) -> Array:

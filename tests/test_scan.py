@@ -87,7 +87,7 @@ def test_a_reading_is_what_llc_gives_with_the_key_of_its_place(whole):
     cell = whole[0][0]
     assert cell[:4] == ("llc", 1, "full", "all")
     key = jax.random.fold_in(KEY, int(fingerprint.of_text(cell[:4])[:8], 16))
-    settings = {"nbeta": 1000.0, "chains": 2, "draws": 12, "burnin": 10}
+    settings = {"nbeta": 1000.0, "chains": 2, "draws": 12, "burnin": 10, "polish": False}
     estimate = slt.llc(key, quadratic, shifted(1e-4), BASELINE, **settings)
     np.testing.assert_allclose(cell.reading["value"], estimate.value, rtol=1e-5)
     np.testing.assert_allclose(cell.reading["per_chain"], estimate.per_chain, rtol=1e-5)
@@ -472,3 +472,16 @@ def test_a_subject_a_problem_and_a_pair_are_all_subjects():
     pair = as_subject((PROBLEM, {"sublosses": SUBJECT.sublosses, "restrictions": SUBJECT.restrictions}))
     assert pair.sublosses == SUBJECT.sublosses
     assert_same(pair.problem.data, BASELINE)
+
+
+def test_a_relabelling_that_refuses_a_checkpoint_is_an_error_of_that_subloss_only():
+    def refusing(params, data):
+        if float(params["b"][0]) > 1.5e-4:
+            raise ValueError("outputs: not finite at this checkpoint.")
+        return data
+
+    subject = SUBJECT._replace(sublosses={"refused": Subloss(quadratic, BASELINE, refusing)})
+    cells = run(subject=subject, where=(1, 2), sublosses=("all", "refused"))
+    errors = {(cell.step, cell.subloss): cell.error for cell in cells}
+    assert errors.pop((2, "refused")) == "outputs: not finite at this checkpoint."
+    assert set(errors.values()) == {None}

@@ -3,9 +3,12 @@
 from slt_jax.estimators.calibration import Calibration, Schedule, calibrate, measure
 from slt_jax.estimators.estimate import Estimate, Settings, llc_from
 from slt_jax.estimators.health import Evidence, Health, examine
-from slt_jax.estimators.llc import check_budget, llc
+from slt_jax.estimators.llc import BUDGET, BURNIN, DRAWS, check_budget, llc
 
 __all__ = [
+    "BUDGET",
+    "BURNIN",
+    "DRAWS",
     "Calibration",
     "Estimate",
     "Evidence",

@@ -12,7 +12,7 @@ from slt_jax.sampling import check_batch_size, check_key, check_sampler, check_s
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 #: Of a block: draws, and the steps before them.
-DRAWS = BURNIN = 2000
+DRAWS, BURNIN = 2000, 2000
 #: Gradients that each chain may take where nothing was said.
 BUDGET = 20_000
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from slt_jax import loss
-from slt_jax.estimators import Schedule, check_budget, measure
+from slt_jax.estimators import BUDGET, BURNIN, DRAWS, Schedule, check_budget, measure
 from slt_jax.posterior import localise
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction
@@ -40,24 +40,26 @@ def llc_probe(
     nbeta: float | None = None,
     gamma: float | None = None,
     chains: int = 4,
-    draws: int = 2000,
-    burnin: int = 2000,
+    draws: int | None = None,
+    burnin: int | None = None,
     batch_size: int | None = None,
-    budget: int = 20_000,
+    budget: int | None = None,
     relative_error: float = 0.05,
 ) -> Probe:
     """The local learning coefficient, as a probe; the settings are those of ``llc``.
 
-    The centre is not polished: it is the checkpoint that is measured, on each subloss alike.
+    As there, the length is fixed where ``draws`` or ``burnin`` is given without a budget. The centre is not polished:
+    it is the checkpoint that is measured, on each subloss alike.
     """
+    fixed = draws is not None or burnin is not None
     settings = {
         "nbeta": nbeta,
         "gamma": gamma,
         "chains": chains,
-        "draws": draws,
-        "burnin": burnin,
+        "draws": DRAWS if draws is None else draws,
+        "burnin": BURNIN if burnin is None else burnin,
         "batch_size": batch_size,
-        "budget": budget,
+        "budget": (0 if fixed else BUDGET) if budget is None else budget,
         "relative_error": relative_error,
     }
     return Probe(measure_llc, settings, check_llc)

@@ -93,7 +93,11 @@ def scan(
             yield from _failed(checkpoint.step, probes, restrictions, sublosses, str(error))
             continue
         for subloss in sublosses:
-            problem = problem_at(part_of[subloss], params)
+            try:
+                problem = problem_at(part_of[subloss], params)
+            except ValueError as error:
+                yield from _failed(checkpoint.step, probes, restrictions, [subloss], str(error))
+                continue
             content = fingerprint.of_text(
                 fingerprint.of_package(),
                 jax.__version__,

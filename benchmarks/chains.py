@@ -145,6 +145,31 @@ def two_layers(
         return nuts(look, start, **settings)
 
 
+def two_linear_layers(
+    gram: np.ndarray,
+    target: np.ndarray,
+    layers: Sequence[np.ndarray],
+    nbeta: float,
+    gamma: float,
+    reference: float,
+    **settings: int,
+) -> Average:
+    """What ``linear_network`` averages, for two layers and by NUTS, which has nothing in common with it.
+
+    As many inputs as there are features, with the same second moments, have the same posterior.
+    """
+    inputs = np.sqrt(len(gram)) * np.linalg.cholesky(gram).T
+    layers = tuple(np.asarray(layer, float) for layer in layers)
+    found = two_layers(_same, inputs, inputs @ target.T, layers, nbeta, gamma, **settings)
+    apart = layers[1] @ layers[0] - target
+    height = 0.5 * np.sum((apart @ gram) * apart) - reference
+    return found._replace(value=float(found.value + nbeta * height))
+
+
+def _same(hidden):
+    return hidden
+
+
 def _joint(activation, inputs, targets, inner, outer, nbeta, gamma, position):
     """Log density and energy of both layers."""
 

@@ -143,12 +143,10 @@ def test_reduced_rank_regression_sits_at_the_minimum_of_its_data():
     task = problems.reduced_rank_task(0, 4, 2, 3, 1, 200)
     loss = jax.jit(lambda params: jnp.mean(task.problem.loss_fn(params, task.problem.data)))
     assert abs(task.center_excess()) < 1e-6
-    keys = jax.random.split(jax.random.key(0), 20)
-    moved = [
-        jax.tree.map(lambda leaf, key=key: leaf + 0.1 * jax.random.normal(key, leaf.shape), task.problem.params)
-        for key in keys
-    ]
-    assert min(float(loss(params)) for params in moved) > float(loss(task.problem.params))
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        moved = tuple(leaf + 0.1 * generator.normal(size=leaf.shape).astype(np.float32) for leaf in task.problem.params)
+        assert float(loss(moved)) > float(loss(task.problem.params))
 
 
 @pytest.mark.parametrize(("dead", "noise"), [(2, 0.0), (0, 1.0)])
@@ -200,6 +198,8 @@ def test_every_case_has_a_name_of_its_own_and_an_exact_value(table):
 def test_oracles_are_good_to_half_a_per_cent():
     for name, entry in json.loads(oracles.STORE.read_text()).items():
         assert entry["std_error"] <= 0.005 * entry["value"], name
+        if "check" in entry:
+            assert abs(entry["check"] - entry["value"]) < 4 * math.hypot(entry["check_error"], entry["std_error"]), name
 
 
 def test_the_table_holds_what_was_asked_for(table):

@@ -27,6 +27,7 @@ from slt_jax.estimators import health as verdicts
 SHORT = {"chains": 2, "draws": 100, "burnin": 20}
 SETTINGS = {"nbeta": NBETA, "gamma": GAMMA, **SHORT}
 SAMPLER = slt.samplers.sgld(1e-3)
+READ = jax.jit(slt.llc_from)
 
 
 def same_estimate(left, right):
@@ -71,7 +72,11 @@ def test_a_vmap_over_centres_gives_the_numbers_of_the_calls(called):
 def test_the_call_with_nothing_to_tune_gives_the_same_numbers_inside_jit_and_vmap():
     go = lambda w: slt.llc(jax.random.key(0), quadratic, w, BASELINE, **SETTINGS)  # noqa: E731
     outside = go(ORIGIN)
-    same_estimate(jax.jit(go)(ORIGIN), outside)
+    # inside, the first block is all, whatever may be spent
+    unlimited = {"budget": 100_000, "relative_error": 0.0}
+    inside = jax.jit(lambda w: slt.llc(jax.random.key(0), quadratic, w, BASELINE, **SETTINGS, **unlimited))(ORIGIN)
+    same_estimate(inside, outside)
+    assert int(inside.settings.blocks) == int(outside.settings.blocks) == 1
     stacked = jax.vmap(go)(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 0.1]), ORIGIN))
     same_estimate(jax.tree.map(lambda leaf: leaf[0], stacked), outside)
 
@@ -249,9 +254,9 @@ def good_trace():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_chain_that_diverged_is_marked_and_never_averaged_away(good_trace, bad):
     posterior = quadratic_posterior()
-    assert bool(slt.llc_from(good_trace, posterior).health.ok)
+    assert bool(READ(good_trace, posterior).health.ok)
     spoilt = good_trace._replace(excess=good_trace.excess.at[2, -1].set(bad))
-    estimate = slt.llc_from(spoilt, posterior)
+    estimate = READ(spoilt, posterior)
     assert math.isnan(estimate.value)
     assert math.isnan(estimate.std_error)
     assert np.isfinite(np.asarray(estimate.per_chain)).tolist() == [True, True, False, True]
@@ -329,7 +334,7 @@ def test_a_mean_loss_over_batches_is_judged_as_fairly_as_its_examples(key):
     [
         (lambda t: t._replace(excess=t.excess.at[0].multiply(8.0)), "rhat"),
         (
-            lambda t: jax.tree.map(lambda x: x[:, :10] if x.ndim == 2 else x, t._replace(state=(), observables=())),
+            lambda t: jax.tree.map(lambda x: x[:, :10], t._replace(state=(), observables=())),
             "ess",
         ),
         (lambda t: t._replace(excess=t.excess.at[:, 1000:].multiply(1.5)), "drift"),
@@ -343,8 +348,8 @@ def test_a_mean_loss_over_batches_is_judged_as_fairly_as_its_examples(key):
 )
 def test_each_check_fails_on_what_it_is_for_and_names_a_remedy(good_trace, change, check):
     posterior = quadratic_posterior()
-    before = slt.llc_from(good_trace, posterior).health
-    after = slt.llc_from(change(good_trace), posterior).health
+    before = READ(good_trace, posterior).health
+    after = READ(change(good_trace), posterior).health
     assert bool(before.checks[check])
     assert not bool(after.checks[check])
     assert after.explain().startswith("UNHEALTHY")
@@ -353,9 +358,118 @@ def test_each_check_fails_on_what_it_is_for_and_names_a_remedy(good_trace, chang
 
 
 def test_an_estimate_prints_its_error_and_its_verdict(good_trace):
-    text = str(slt.llc_from(good_trace, quadratic_posterior()))
+    text = str(READ(good_trace, quadratic_posterior()))
     assert "±" in text
     assert "healthy" in text
+
+
+def test_the_interval_of_a_healthy_run_is_its_error_and_of_another_all_that_its_chains_leave_open(good_trace):
+    posterior = quadratic_posterior()
+    ends = lambda estimate: [float(end) for end in estimate.interval]  # noqa: E731
+    healthy = READ(good_trace, posterior)
+    assert bool(healthy.health.ok), healthy.health.explain()
+    half = 1.96 * float(healthy.std_error)
+    np.testing.assert_allclose(ends(healthy), [float(healthy.value) - half, float(healthy.value) + half], rtol=1e-6)
+
+    spoilt = READ(good_trace._replace(excess=good_trace.excess.at[0].multiply(8.0)), posterior)
+    low, high = ends(spoilt)
+    assert not bool(spoilt.health.ok)
+    assert low < float(spoilt.per_chain.min()) < float(spoilt.per_chain.max()) < high
+    assert high - low > 2 * 1.96 * float(spoilt.std_error), "wider than the error alone"
+
+    # the same numbers, of which modes that have not relaxed may lack some
+    cold = READ(good_trace._replace(virial=0.1 * good_trace.virial), posterior)
+    assert failed(cold) == ["virial"]
+    lacking = 0.5 * 6 * (1 - float(cold.health.virial))
+    np.testing.assert_allclose(ends(cold)[1], float(cold.per_chain.max()) + lacking + half, rtol=1e-5)
+    assert ends(cold)[0] < ends(healthy)[0]
+
+    diverged = READ(good_trace._replace(excess=good_trace.excess.at[2, -1].set(math.inf)), posterior)
+    assert ends(diverged) == [-math.inf, math.inf]
+
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), healthy, spoilt)
+    np.testing.assert_allclose(np.transpose(both.interval), [ends(healthy), ends(spoilt)], rtol=1e-6)
+
+
+def failed(estimate):
+    return [name for name, passed in estimate.health.checks.items() if not bool(passed)]
+
+
+CHOSEN = slt.Settings(
+    nbeta=1234.5,
+    gamma=0.678,
+    step_size=np.full((10, 2), 0.00987),
+    friction=np.full(10, 0.04),
+    share=np.ones((10, 2)),
+    fraction=0.25,
+    attempt=2,
+    blocks=3,
+    chains=14,
+    draws=777,
+    burnin=888,
+    thin=1,
+    batch_size=0,
+    kept=3210,
+    gradients=98765,
+    polishing=True,
+    polished=True,
+    shift=5.4,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, ["nβ 1234.5", "γ 0.678", "underdamped", "step 0.00987", "friction 0.04", "14 chains", "98765 gradients"]),
+        ({}, ["3210 draws kept", "moved to the minimum nearby, lower by 5.4"]),
+        ({}, ["begun again 2 times", "the step 0.25 times that of the rule"]),
+        ({"share": np.array([[1.0, 0.1]] * 10)}, ["half of the chains annealed from 0.1 nβ"]),
+        ({"batch_size": 19}, ["overdamped", "batches of 19", "step 0.00987", "control variates"]),
+    ],
+    ids=["numbers", "draws and centre", "attempts", "bracket", "batches"],
+)
+def test_an_estimate_says_all_that_was_chosen(good_trace, change, expected):
+    estimate = READ(good_trace, quadratic_posterior())
+    text = estimate._replace(settings=CHOSEN._replace(**change)).explain()
+    for words in [*expected, f"{float(estimate.value):.4g} ± ", estimate.health.explain()]:
+        assert words in text
+    assert "Chosen" not in estimate.explain()
+
+
+def test_of_a_batch_of_estimates_each_explains_itself(good_trace):
+    estimate = READ(good_trace, quadratic_posterior())
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), estimate)
+    with pytest.raises(ValueError, match=r"explain: got an estimate of shape \(2,\); index one"):
+        both.explain()
+    assert jax.tree.map(lambda leaf: leaf[0], both).explain() == estimate.explain()
+
+
+# the network's own answers
+
+
+def answers(params, inputs):
+    return inputs @ params["first"] + params["second"]
+
+
+def test_the_door_to_the_networks_own_answers_is_llc_on_that_problem():
+    """At random parameters, which are a minimum of nothing else; with three chains, which have no bracket."""
+    draw = np.random.default_rng(0).normal
+    params, inputs = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32),
+        ({"first": draw(size=(3, 2)), "second": draw(size=(1, 2))}, draw(size=(50, 3))),
+    )
+    key, settings = jax.random.key(0), {"chains": 3, "draws": 1000, "burnin": 1000, "nbeta": 1e3}
+    door = slt.llc(key, None, params, inputs, reference="self", outputs=answers, **settings)
+    problem = slt.self_reference(answers, params, inputs)
+    assert_same(door, slt.llc(key, *problem, **settings))
+    assert not bool(door.settings.polished)
+    assert float(door.settings.shift) == 0.0
+    # half of the rank of the answers in eight parameters
+    assert deviation(door.value, door.std_error, 4.0) < 4
+    assert bool(door.health.ok), door.explain()
+    assert math.isnan(door.health.gap)
+    assert "no bracket" in door.explain()
+    assert float(slt.llc(jax.random.key(1), *problem, **settings).value) != float(door.value)
 
 
 # bad input
@@ -382,6 +496,23 @@ LONG = {
     "batch_size": (dict(batch_size=65), r"batch_size: got 65 with 64 examples; it must lie between 1 and 64"),
     "sampler": (dict(sampler=slt.samplers.sgld), r"sampler: got a function; make one first"),
     "restriction": (dict(restriction=slt.restriction.full), r"restriction: got a function; build one"),
+    "no outputs": (dict(reference="self"), r"outputs: none given with reference='self'.*a loss does not tell it"),
+    "outputs of no use": (dict(outputs=quadratic), r"outputs: given with reference='loss'. Pass reference='self'"),
+    "reference": (dict(reference="own", outputs=quadratic), r"reference: got 'own'; it must be 'loss' or 'self'"),
+    "divergence": (
+        dict(reference="self", outputs=lambda w, x: x, divergence="kl"),
+        r"divergence: got 'kl'; it must be one of",
+    ),
+    "outputs that are no function": (
+        dict(reference="self", outputs=BASELINE),
+        r"outputs: got a ArrayImpl; pass a function",
+    ),
+    "budget": (dict(budget=-1), r"budget: got -1; pass the gradients that each chain may take"),
+    "half a gradient": (dict(budget=0.5), r"budget: got 0.5; pass the gradients"),
+    "relative error": (dict(relative_error=-0.1), r"relative_error: got -0.1; pass a share of the value"),
+    "NaN relative error": (dict(relative_error=math.nan), r"relative_error: got nan; pass a share"),
+    "settings and a temperature": (dict(settings=CHOSEN, nbeta=10.0), r"settings: .*nbeta"),
+    "settings and a length": (dict(settings=CHOSEN, draws=10), r"settings: .*draws"),
     "foreign mask": (
         dict(restriction=slt.restriction.paths({"v": 0.0}, "v")),
         r"restriction: frees 'v', which params lack",

@@ -153,7 +153,7 @@ def fitted(truth, data):
 def test_true_parameters_are_polished_to_the_exact_value_and_low_by_their_height_without():
     truth, data = sampled(jax.random.key(5))
     height, exact = fitted(truth, data)
-    go = partial(slt.llc, jax.random.key(0), squared_error, truth, data, chains=8, draws=4000, burnin=500)
+    go = partial(slt.llc, jax.random.key(0), squared_error, truth, data, chains=4, draws=4000, burnin=500)
     with_it, without = go(), go(polish=False)
     np.testing.assert_allclose(with_it.settings.shift, height, rtol=1e-3)
     assert deviation(with_it.value, with_it.std_error, exact) < 3

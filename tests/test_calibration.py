@@ -18,7 +18,8 @@ from slt_jax import posterior as posteriors
 from slt_jax.estimators import block
 from slt_jax.estimators.calibration import Schedule, measure
 from slt_jax.estimators.estimate import read
-from slt_jax.estimators.health import LEAF_LIMIT, Evidence
+from slt_jax.estimators.examine import Evidence
+from slt_jax.estimators.health import LEAF_LIMIT
 
 NBETA, GAMMA = 1000.0, 0.1
 #: A block of 800 gradients for each chain, half of them draws: too few for an error of 5 %.

@@ -2,7 +2,8 @@
 
 from slt_jax.estimators.calibration import Calibration, Schedule, calibrate, measure
 from slt_jax.estimators.estimate import Estimate, Settings, llc_from
-from slt_jax.estimators.health import Evidence, Health, examine
+from slt_jax.estimators.examine import Evidence, examine
+from slt_jax.estimators.health import Health
 from slt_jax.estimators.llc import BUDGET, BURNIN, DRAWS, check_budget, llc
 
 __all__ = [

@@ -25,7 +25,7 @@ from slt_jax.sampling import Trace, batch_index, sample
 from slt_jax.types import Array, Key, PyTree, Scalar
 
 #: What the noise of minibatches may add to λ̂, as a share of it; the step is made small enough for it.
-HEATING = 0.02
+HEATING = 0.01
 #: Share of the velocity that is lost in a step while the chains warm up: little, for momentum to cross flat directions.
 BURNIN_FRICTION = 0.01
 #: The same while draws are made: more, for the energy of the stiff modes to be forgotten sooner.

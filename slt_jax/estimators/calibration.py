@@ -9,8 +9,8 @@ from slt_jax import tree
 from slt_jax.estimators import block
 from slt_jax.estimators.block import Plan, Warm
 from slt_jax.estimators.estimate import Estimate, Settings, read
-from slt_jax.estimators.health import Evidence
-from slt_jax.polish import Polished, polish
+from slt_jax.estimators.examine import Evidence
+from slt_jax.polish import Polished, polish, read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
 from slt_jax.sampling import Trace
@@ -22,6 +22,8 @@ STAGES = 5
 ATTEMPTS = 3
 #: An error relative to less than this is not asked for: the least λ that a single mode can have.
 _SMALL = 0.5
+#: Effective draws from which on an error is known well enough to stop at.
+_KNOWN = 50
 #: Failed checks that more steps can cure.
 _CURABLE = frozenset({"rhat", "ess", "drift", "bracket", "virial", "heat"})
 
@@ -80,7 +82,7 @@ def calibrate(
     On all of the data the dynamics has momentum (``underdamped``, ``h = 0.3 / √(nβ h_max + γ)``) and a friction of 0.01
     a step, so that it crosses flat directions; draws are made with 0.03. On minibatches it has none (``sgld`` with
     averaged noise and control variates), because the noise of batches heats a chain with momentum more:
-    ``ε = min(1 / (nβ h_max + γ), 0.02 / heat)`` with the ``heat`` that the noise of the gradients, measured where the
+    ``ε = min(1 / (nβ h_max + γ), 0.01 / heat)`` with the ``heat`` that the noise of the gradients, measured where the
     chains are, adds to λ̂ for a step of 1.
 
     An even number of chains is a bracket: half of them start at the centre, half at a tenth of ``nβ`` and are annealed
@@ -150,10 +152,13 @@ def measure(
     if polishing:
         centre = _polish(posterior, data)
     posterior = _with_variates(centre.posterior, data, schedule.batch_size)
+    height = jnp.full((), jnp.nan, posterior.nbeta.dtype) if polishing else read_height(posterior, data)
 
     def look(run: _Run) -> Estimate:
         heating = jnp.mean(run.warm.heat) * run.first.step_size[-1].max()  # 0 on all of the data
-        return read(_kept(run, schedule), posterior, Evidence(centre.shift, run.warm.bracket, heating))
+        # a centre that was moved lacks nothing
+        shift = jnp.where(centre.moved, jnp.nan, centre.shift)
+        return read(_kept(run, schedule), posterior, Evidence(shift, run.warm.bracket, heating, height))
 
     def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> _Run:
         return _begin(key, posterior, data, schedule, attempt, fraction, step_size)
@@ -246,6 +251,8 @@ def _wanted(estimate: Estimate, run: _Run, relative_error: float) -> int:
     """How many blocks more: as many again where the verdict or the error asks for it and longer chains can help."""
     failed = {name for name, passed in estimate.health.checks.items() if not bool(passed)}
     imprecise = bool(estimate.std_error > relative_error * jnp.maximum(jnp.abs(estimate.value), _SMALL))
+    # a chain must not stop at the moment at which a poorly known error looks small
+    imprecise |= bool(estimate.health.ess < _KNOWN)
     return run.blocks if failed <= _CURABLE and (failed or imprecise) else 0
 
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slt_jax.estimators.health import Evidence, Health, examine
+from slt_jax.estimators.examine import Evidence, examine
+from slt_jax.estimators.health import Health
 from slt_jax.posterior import LocalPosterior
 from slt_jax.sampling import Trace
 from slt_jax.types import Array
@@ -56,7 +57,8 @@ class Settings(NamedTuple):
         """What was chosen, in words (host only)."""
         batches = int(self.batch_size)
         dynamics = (
-            f"overdamped Langevin dynamics on batches of {batches}, step {float(self.step_size[-1].min()):.3g}"
+            f"overdamped Langevin dynamics on batches of {batches} with control variates, "
+            f"step {float(self.step_size[-1].min()):.3g}"
             if batches
             else f"underdamped Langevin dynamics, step {float(self.step_size[-1].min()):.3g}, "
             f"friction {float(self.friction[-1]):.2g} a step"
@@ -66,9 +68,16 @@ class Settings(NamedTuple):
             if bool(self.polished)
             else ""
         )
+        again = (
+            f"; begun again {int(self.attempt)} times, the step {float(self.fraction):.3g} times that of the rule"
+            if int(self.attempt)
+            else ""
+        )
+        warmest = float(self.share.min())
+        annealed = f", half of the chains annealed from {warmest:.2g} nβ" if warmest < 1 else ""
         return (
-            f"nβ {float(self.nbeta):.5g}, γ {float(self.gamma):.3g}; {dynamics}; {int(self.chains)} chains of "
-            f"{int(self.gradients)} gradients, {int(self.kept)} draws kept of each{moved}"
+            f"nβ {float(self.nbeta):.5g}, γ {float(self.gamma):.3g}; {dynamics}{again}; {int(self.chains)} chains of "
+            f"{int(self.gradients)} gradients{annealed}, {int(self.kept)} draws kept of each{moved}"
         )
 
 

@@ -1,16 +1,11 @@
 """Verdicts as data: what was measured about a run, which of it is out of bounds, and what to do about it."""
 
-import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slt_jax import diagnostics
-from slt_jax.posterior import LocalPosterior, dimension
-from slt_jax.sampling import Trace
-from slt_jax.types import Array, Scalar
+from slt_jax.types import Array
 
 #: Chains that disagree by more than this have not mixed (Vehtari et al. 2021 advise 1.01 for ranks; means of an
 #: energy, which is what λ is, are already good at 1.1).
@@ -39,8 +34,10 @@ HEATING_LIMIT = 0.05
 GAMMA_LIMIT = 0.05
 #: Height of the centre above a minimum nearby, in units of λ̂.
 SHIFT_LIMIT = 0.5
-#: Equipartition number of a single leaf, beyond so many of its standard errors: there may be many leaves.
-LEAF_LIMIT, _LEAF_ERRORS = 1.05, 4.0
+#: The same where the centre stayed where it was given: the value then lacks all of it.
+HEIGHT_LIMIT = 0.1
+#: Equipartition number of a single leaf, beyond four of its standard errors.
+LEAF_LIMIT = 1.05
 
 _REMEDIES = {
     "finite": "a chain diverged: lower the step size, or raise gamma",
@@ -56,21 +53,6 @@ _REMEDIES = {
     "bracket": "chains from below and from above have not met: raise draws and burnin, or the budget",
     "heating": "the noise of the batches heats the chains: raise batch_size or lower the step size",
 }
-
-
-class Evidence(NamedTuple):
-    """What is known about a run beside its trace.
-
-    Attributes:
-      shift: ``nβ`` times the height of the centre given above the minimum found nearby, shape ``()``; NaN where no
-        minimum was looked for.
-      bracket: Whether the second half of the chains was annealed from above; static.
-      heating: What the noise of batches adds to λ̂, as a share of it, shape ``()``; NaN where it is not known.
-    """
-
-    shift: Scalar = math.nan
-    bracket: bool | Array = False
-    heating: Scalar = math.nan
 
 
 class Health(NamedTuple):
@@ -89,10 +71,13 @@ class Health(NamedTuple):
       gap: Mean of the chains from above minus mean of those from below, in units of λ; NaN without a bracket.
       gap_error: Its standard error.
       shift: ``nβ`` times the height of the centre given above the minimum found nearby; NaN where none was looked for.
+      height: What the centre sampled around lies above a minimum at least; NaN where a minimum was looked for instead.
       heating: What the noise of batches adds to λ̂, as a share of it; NaN where it is not known.
       held: ``γ nβ Cov(K, |z|²) / 2``, what λ̂ would gain without γ, to first order: the difference between two values
-        of γ by reweighting the same draws. On a quadratic ``½ Σ p (1 - p)`` with ``p = nβ h / (nβ h + γ)``.
-      held_error: Its standard error; large where many directions are flat.
+        of γ by reweighting the same draws. On a quadratic ``½ Σ p (1 - p)`` with ``p = nβ h / (nβ h + γ)``. By parts
+        also ``(E W - Cov(nβ K, W)) / 2`` with ``W = ⟨z, nβ ∇K⟩``, of smaller error where many directions are flat: the
+        better known of the two.
+      held_error: Its standard error.
       unrelaxed: ``d (1 - virial) / 2``: the most that λ̂ can lack through modes that the chains have not filled yet. On
         a quadratic a mode that has not moved lowers the virial by ``1 / d`` and λ̂ by at most 1/2; flat directions lower
         the virial alone.
@@ -114,6 +99,7 @@ class Health(NamedTuple):
     gap: Array
     gap_error: Array
     shift: Array
+    height: Array
     heating: Array
     held: Array
     held_error: Array
@@ -143,7 +129,9 @@ class Health(NamedTuple):
         return {
             "finite": self.diverged == 0,
             "moved": self.moved,
-            "minimum": (self.below <= BELOW_LIMIT) & ~(self.shift > SHIFT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
+            "minimum": (self.below <= BELOW_LIMIT)
+            & ~(self.shift > SHIFT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT)
+            & ~(self.height > HEIGHT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
             "rhat": self.rhat <= RHAT_LIMIT,
             "ess": self.ess >= ESS_LIMIT,
             "drift": jnp.abs(self.drift) <= DRIFT_LIMIT,
@@ -197,6 +185,8 @@ class Health(NamedTuple):
         return "UNHEALTHY: " + "; ".join(f"{name}: {figures[name]}; {_REMEDIES[name]}" for name in failed) + "."
 
     def _height(self) -> str:
+        if np.isfinite(self.height) and float(self.height) > FLAT_LIMIT:
+            return f", which lies at least {float(self.height):.2g} above a minimum, in units of λ: the value lacks it"
         if not np.isfinite(self.shift):
             return ""
         return f", which was {float(self.shift):.2g} above the minimum found nearby, in units of λ"
@@ -212,75 +202,3 @@ class Health(NamedTuple):
                 "flat: run longer, or raise gamma to leave them out"
             )
         return cautions
-
-
-def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None = None) -> Health:
-    """Everything about a trace that says whether to believe its mean excess.
-
-    Args:
-      trace: From ``sample``.
-      posterior: What was sampled.
-      evidence: What is known beside the trace.
-
-    Returns:
-      A health with leaves of shape ``()``.
-
-    Not to be believed as a proof: modes too slow for both halves of a bracket leave no mark but a low virial, which
-    harmless flat directions leave too; ``unrelaxed`` bounds what they could add.
-    """
-    evidence = Evidence() if evidence is None else evidence
-    excess = trace.excess
-    leaves = jnp.moveaxis(trace.virials.astype(excess.dtype), -1, 0)
-    # what is alike in shape is looked at together: a spectrum compiles slowly
-    pull = 0.5 * posterior.gamma * _product(excess, trace.distance_squared)
-    series = jnp.stack([excess, trace.virial, pull.astype(excess.dtype)])
-    together = jnp.concatenate([series, leaves])
-    means, counts = jnp.mean(together, axis=(1, 2)), jax.vmap(diagnostics.ess)(together)
-    errors = jax.vmap(jnp.std)(together) / jnp.sqrt(counts)
-    mean, count = means[0], counts[0]
-    variance = jnp.var(excess) - jnp.mean(trace.noise)
-    heat = jnp.where(mean == 0, 1.0, posterior.nbeta * variance / jnp.where(mean == 0, 1.0, mean))
-    gap, gap_error = _gap(excess)
-    known = jnp.asarray(evidence.bracket, bool)
-    finite = jnp.isfinite(excess).all(axis=1)
-    # where a mean hides the noise of its batch, all that the draws vary is the most that it can be
-    noise = jnp.where(jnp.isnan(trace.noise), jnp.var(excess), trace.noise)
-    return Health(
-        energy=posterior.nbeta * mean,
-        error=posterior.nbeta * errors[0],
-        diverged=1 - jnp.mean(finite, dtype=excess.dtype),
-        rhat=diagnostics.rhat(excess),
-        ess=count,
-        drift=diagnostics.drift(excess),
-        virial=means[1],
-        virial_error=errors[1],
-        hottest=jnp.max(means[3:] - _LEAF_ERRORS * errors[3:]),
-        gap=jnp.where(known, posterior.nbeta * gap, jnp.nan),
-        gap_error=jnp.where(known, posterior.nbeta * gap_error, jnp.nan),
-        shift=jnp.asarray(evidence.shift, excess.dtype),
-        heating=jnp.asarray(evidence.heating, excess.dtype),
-        held=posterior.nbeta * means[2],
-        held_error=posterior.nbeta * errors[2],
-        unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - means[1], 0.0),
-        heat=heat,
-        # of a variance, had the energy the Gamma law of an equilibrium: bursts must not widen their own error
-        heat_error=jnp.sqrt((2 + 6 / jnp.maximum(posterior.nbeta * mean, 0.1)) / count),
-        below=jnp.mean(excess < -2 * jnp.sqrt(noise), dtype=excess.dtype),
-        moved=jnp.any(trace.distance_squared > 0),
-    )
-
-
-def _product(excess: Array, distance_squared: Array) -> Array:
-    """What a draw contributes to the covariance of excess and squared distance within its chain."""
-    centred = [series - jnp.mean(series, axis=1, keepdims=True) for series in (excess, distance_squared)]
-    return centred[0] * centred[1]
-
-
-def _gap(excess: Array) -> tuple[Array, Array]:
-    """Mean of the second half of the chains minus mean of the first, with its standard error."""
-    half = excess.shape[0] // 2
-    if half == 0:
-        return jnp.asarray(jnp.nan, excess.dtype), jnp.asarray(jnp.nan, excess.dtype)
-    both = jnp.stack([excess[:half], excess[half : 2 * half]])
-    below, above = jnp.mean(both, axis=(1, 2))
-    return above - below, jnp.linalg.norm(jax.vmap(diagnostics.mcse)(both))

@@ -1,8 +1,12 @@
 """The local learning coefficient in one call."""
 
+from typing import Any
+
 from slt_jax import loss
 from slt_jax.estimators.calibration import Schedule, measure
 from slt_jax.estimators.estimate import Estimate, Settings, read
+from slt_jax.estimators.examine import Evidence
+from slt_jax.polish import read_height
 from slt_jax.posterior import localise
 from slt_jax.problem import Problem
 from slt_jax.reference import Outputs, self_reference
@@ -94,6 +98,8 @@ def llc(
         chains, DRAWS if draws is None else draws, BURNIN if burnin is None else burnin, thin, batch_size
     )
     if settings is not None:
+        given = dict(nbeta=nbeta, gamma=gamma, sampler=sampler, draws=draws, burnin=burnin, batch_size=batch_size)
+        _check_alone(given | dict(polish=polish, budget=budget))
         nbeta, gamma, schedule, polish = _repeated(settings)
     check_schedule(draws=schedule.draws, chains=schedule.chains, burnin=schedule.burnin, thin=schedule.thin)
     check_batch_size(schedule.batch_size, loss.example_count(data))
@@ -104,7 +110,9 @@ def llc(
     posterior = localise(loss_fn, params, data, nbeta, gamma, restriction)
     if sampler is not None:
         steps = {name: getattr(schedule, name) for name in Schedule._fields}
-        return read(sample(key, sampler, posterior, data, **steps), posterior)
+        return read(
+            sample(key, sampler, posterior, data, **steps), posterior, Evidence(height=read_height(posterior, data))
+        )
     if polish is None:
         polish = batch_size is None
     if budget is None:
@@ -134,6 +142,15 @@ def _referred(
     if outputs is None:
         return Problem(loss_fn, params, data)
     return self_reference(outputs, params, data, divergence=divergence)
+
+
+def _check_alone(given: dict[str, Any]) -> None:
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise ValueError(
+            f"settings: given together with {', '.join(named)}, which they fix. Pass settings alone to repeat a run, "
+            "or the others to make another."
+        )
 
 
 def _repeated(settings: Settings) -> tuple[Array, Array, Schedule, bool]:

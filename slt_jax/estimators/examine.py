@@ -1,0 +1,113 @@
+"""What was measured about a run: everything in its trace that says whether to believe the mean excess."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from slt_jax import diagnostics
+from slt_jax.estimators.health import Health
+from slt_jax.posterior import LocalPosterior, dimension
+from slt_jax.sampling import Trace
+from slt_jax.types import Array, Scalar
+
+#: There may be many leaves, one of which is the hottest: by so many of its standard errors it is taken to be cooler.
+_LEAF_ERRORS = 4.0
+
+
+class Evidence(NamedTuple):
+    """What is known about a run beside its trace.
+
+    Attributes:
+      shift: ``nβ`` times the height of the centre given above the minimum found nearby, shape ``()``; NaN where no
+        minimum was looked for.
+      bracket: Whether the second half of the chains was annealed from above; static.
+      heating: What the noise of batches adds to λ̂, as a share of it, shape ``()``; NaN where it is not known.
+      height: The least that the centre sampled around lies above a minimum (``slt_jax.polish.height``), shape ``()``;
+        NaN where a minimum was looked for instead.
+    """
+
+    shift: Scalar = math.nan
+    bracket: bool | Array = False
+    heating: Scalar = math.nan
+    height: Scalar = math.nan
+
+
+def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None = None) -> Health:
+    """Everything about a trace that says whether to believe its mean excess.
+
+    Args:
+      trace: From ``sample``.
+      posterior: What was sampled.
+      evidence: What is known beside the trace.
+
+    Returns:
+      A health with leaves of shape ``()``.
+
+    Not to be believed as a proof: modes too slow for both halves of a bracket leave no mark but a low virial, which
+    harmless flat directions leave too; ``unrelaxed`` bounds what they could add.
+    """
+    evidence = Evidence() if evidence is None else evidence
+    excess = trace.excess
+    leaves = jnp.moveaxis(trace.virials.astype(excess.dtype), -1, 0)
+    # what is alike in shape is looked at together: a spectrum compiles slowly
+    pull = 0.5 * posterior.gamma * _product(excess, trace.distance_squared)
+    # the same by parts: ⟨z, nβ ∇K⟩ knows nothing of flat directions
+    work = dimension(posterior) * trace.virial - posterior.gamma * trace.distance_squared
+    parts = 0.5 * (work / posterior.nbeta - _product(excess, work))
+    series = jnp.stack([excess, trace.virial, pull.astype(excess.dtype), parts.astype(excess.dtype)])
+    together = jnp.concatenate([series, leaves])
+    means, counts = jnp.mean(together, axis=(1, 2)), jax.vmap(diagnostics.ess)(together)
+    errors = jax.vmap(jnp.std)(together) / jnp.sqrt(counts)
+    mean, count = means[0], counts[0]
+    # batches bend the second, whose two factors share their noise
+    held = jnp.where((errors[3] < errors[2]) & jnp.all(trace.noise == 0), 3, 2)
+    variance = jnp.var(excess) - jnp.mean(trace.noise)
+    heat = jnp.where(mean == 0, 1.0, posterior.nbeta * variance / jnp.where(mean == 0, 1.0, mean))
+    gap, gap_error = _gap(excess)
+    known = jnp.asarray(evidence.bracket, bool)
+    finite = jnp.isfinite(excess).all(axis=1)
+    # where a mean hides the noise of its batch, all that the draws vary is the most that it can be
+    noise = jnp.where(jnp.isnan(trace.noise), jnp.var(excess), trace.noise)
+    return Health(
+        energy=posterior.nbeta * mean,
+        error=posterior.nbeta * errors[0],
+        # not one minus the mean of ones, which for three chains is a product with a rounded 1/3
+        diverged=jnp.mean(~finite, dtype=excess.dtype),
+        rhat=diagnostics.rhat(excess),
+        ess=count,
+        drift=diagnostics.drift(excess),
+        virial=means[1],
+        virial_error=errors[1],
+        hottest=jnp.max(means[4:] - _LEAF_ERRORS * errors[4:]),
+        gap=jnp.where(known, posterior.nbeta * gap, jnp.nan),
+        gap_error=jnp.where(known, posterior.nbeta * gap_error, jnp.nan),
+        shift=jnp.asarray(evidence.shift, excess.dtype),
+        height=jnp.asarray(evidence.height, excess.dtype),
+        heating=jnp.asarray(evidence.heating, excess.dtype),
+        held=posterior.nbeta * means[held],
+        held_error=posterior.nbeta * errors[held],
+        unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - means[1], 0.0),
+        heat=heat,
+        # of a variance, had the energy the Gamma law of an equilibrium: bursts must not widen their own error
+        heat_error=jnp.sqrt((2 + 6 / jnp.maximum(posterior.nbeta * mean, 0.1)) / count),
+        below=jnp.mean(excess < -2 * jnp.sqrt(noise), dtype=excess.dtype),
+        moved=jnp.any(trace.distance_squared > 0),
+    )
+
+
+def _product(excess: Array, distance_squared: Array) -> Array:
+    """What a draw contributes to the covariance of excess and squared distance within its chain."""
+    centred = [series - jnp.mean(series, axis=1, keepdims=True) for series in (excess, distance_squared)]
+    return centred[0] * centred[1]
+
+
+def _gap(excess: Array) -> tuple[Array, Array]:
+    """Mean of the second half of the chains minus mean of the first, with its standard error."""
+    half = excess.shape[0] // 2
+    if half == 0:
+        return jnp.asarray(jnp.nan, excess.dtype), jnp.asarray(jnp.nan, excess.dtype)
+    both = jnp.stack([excess[:half], excess[half : 2 * half]])
+    below, above = jnp.mean(both, axis=(1, 2))
+    return above - below, jnp.linalg.norm(jax.vmap(diagnostics.mcse)(both))

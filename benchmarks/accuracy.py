@@ -1,7 +1,7 @@
 """``llc`` against exact answers: error, reported error and verdict, for every family of ``cases.py``.
 
     python benchmarks/accuracy.py                                  # all families but the large one
-    python benchmarks/accuracy.py --families 1K tanh --seeds 5     # some of them, five chains' seeds each
+    python benchmarks/accuracy.py --families 1K tanh --seeds 5     # some of them, five runs of each case
     python benchmarks/accuracy.py --families 1K --sampler hmc      # another sampler, its step from the curvature
     python benchmarks/accuracy.py --families large                 # a million parameters, with its memory
     python benchmarks/accuracy.py --table                          # nothing is run: the tables of what is there

@@ -88,6 +88,41 @@ def _integrated_units(b: np.ndarray, nbeta: float, gamma: float) -> tuple[np.nda
     return logs, 0.5 * np.sum(values / (values + gamma), axis=1)
 
 
+def one_input_network(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    params: tuple[np.ndarray, np.ndarray],
+    nbeta: float,
+    gamma: float,
+    rule: Axis | None = None,
+) -> float:
+    """``nβ E[L - L(w*)]`` of ``y = v · tanh(w x)``, one input and one output, up to four units, on given examples.
+
+    ``v`` given ``w`` is Gaussian and integrated in closed form; what is left is smooth in ``w`` (3e-4 by default), and the moments of
+    the units that the Gaussian needs are looked up: there are only as many as there are pairs of nodes.
+    """
+    first, second = params[0][:, 0], params[1][0]
+    nodes, weights = panels(7.0 / np.sqrt(gamma), 1.0, 5) if rule is None else rule
+    units = np.tanh(np.outer(nodes, inputs[:, 0]))
+    moments, slopes = units @ units.T / len(inputs), units @ targets[:, 0] / len(inputs)
+    residual = second @ np.tanh(np.outer(first, inputs[:, 0])) - targets[:, 0]
+    constant = 0.5 * nbeta * (np.mean(targets**2) - np.mean(residual**2))
+
+    def look(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        stiffness = nbeta * moments[index[:, :, None], index[:, None, :]]
+        slope = nbeta * slopes[index]
+        precision = stiffness + gamma * np.eye(len(first))
+        covariance = np.linalg.inv(precision)
+        pull = slope + gamma * second
+        mean = np.einsum("pij,pj->pi", covariance, pull)
+        energies = 0.5 * np.einsum("pi,pij,pj->p", mean, stiffness, mean) - np.sum(mean * slope, axis=1) + constant
+        energies += 0.5 * np.einsum("pij,pji->p", covariance, stiffness)
+        logs = 0.5 * np.sum(pull * mean, axis=1) - 0.5 * np.linalg.slogdet(precision)[1]
+        return logs - 0.5 * gamma * np.sum((nodes[index] - first) ** 2, axis=1), energies
+
+    return average([(np.arange(len(nodes)), weights)] * len(first), look)
+
+
 def mixture(free: int, nbeta: float, gamma: float) -> float:
     """A mixture of two unit Gaussians with ``free`` free means against ``N(0, 1)``, centre at equal means 0.
 

@@ -98,8 +98,8 @@ def one_input_network(
 ) -> float:
     """``nβ E[L - L(w*)]`` of ``y = v · tanh(w x)``, one input and one output, up to four units, on given examples.
 
-    ``v`` given ``w`` is Gaussian and integrated in closed form; what is left is smooth in ``w`` (3e-4 by default), and the moments of
-    the units that the Gaussian needs are looked up: there are only as many as there are pairs of nodes.
+    ``v`` given ``w`` is Gaussian and integrated in closed form. What is left is smooth in ``w``, and the moments of the
+    units that the Gaussian needs are looked up: there are only as many as pairs of nodes. The rule is good to 3e-4.
     """
     first, second = params[0][:, 0], params[1][0]
     nodes, weights = panels(7.0 / np.sqrt(gamma), 1.0, 5) if rule is None else rule

@@ -129,7 +129,7 @@ def measure_llc(
         "value": np.asarray(estimate.value),
         "std_error": np.asarray(estimate.std_error),
         "healthy": np.asarray(estimate.health.ok),
-        "explanation": np.asarray(estimate.explain()),
+        "explanation": np.asarray(f"{estimate.health.explain()} Chosen: {estimate.settings.explain()}."),
         "step_size": np.asarray(estimate.settings.step_size[-1].min()),
         "nbeta": np.asarray(posterior.nbeta),
         "gamma": np.asarray(posterior.gamma),

@@ -41,11 +41,14 @@ def test_a_trace_is_a_dataset_on_chain_and_draw():
     )
     dataset = storage.trace_dataset(trace)
     assert dict(dataset.sizes) == {"chain": 3, "draw": 7, "observables/w_dim_0": 2, "observables/w_dim_1": 2} | {
-        "observables/b_dim_0": 2
+        "observables/b_dim_0": 2,
+        "leaf": 2,
     }
     for name in ("excess", "loss", "noise", "virial", "distance_squared", "acceptance"):
         assert dataset[name].dims == ("chain", "draw")
         np.testing.assert_array_equal(dataset[name].values, getattr(trace, name))
+    assert dataset["virials"].dims == ("chain", "draw", "leaf")
+    np.testing.assert_array_equal(dataset["virials"].values, trace.virials)
     np.testing.assert_array_equal(dataset["observables/w"].values, trace.observables["w"])
     assert "state" not in dataset
 

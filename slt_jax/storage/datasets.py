@@ -31,10 +31,13 @@ def trace_dataset(trace: Trace) -> xr.Dataset:
       trace: From ``sample``.
 
     Returns:
-      One variable per number of the trace, and ``observables/<path>`` for what was observed, with further dims.
+      One variable per number of the trace (``virials`` with a further dim ``leaf``), and ``observables/<path>`` for what
+      was observed, with further dims.
     """
     names = [name for name in Trace._fields if name not in ("observables", "state")]
-    variables: dict[str, Any] = {name: (("chain", "draw"), np.asarray(getattr(trace, name))) for name in names}
+    dims = ("chain", "draw", "leaf")
+    numbers = {name: np.asarray(getattr(trace, name)) for name in names}
+    variables: dict[str, Any] = {name: (dims[: number.ndim], number) for name, number in numbers.items()}
     for path, leaf in jax.tree_util.tree_leaves_with_path(trace.observables):
         name = "/".join(["observables", jax.tree_util.keystr(path, simple=True, separator="/")]).rstrip("/")
         extra = tuple(f"{name}_dim_{axis}" for axis in range(leaf.ndim - 2))

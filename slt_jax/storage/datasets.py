@@ -31,8 +31,8 @@ def trace_dataset(trace: Trace) -> xr.Dataset:
       trace: From ``sample``.
 
     Returns:
-      One variable per number of the trace (``virials`` with a further dim ``leaf``), and ``observables/<path>`` for what
-      was observed, with further dims.
+      One variable per number of the trace (``virials`` with a further dim ``leaf``), and ``observables/<path>`` for
+      what was observed, with further dims.
     """
     names = [name for name in Trace._fields if name not in ("observables", "state")]
     dims = ("chain", "draw", "leaf")

@@ -67,6 +67,10 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
     heat = jnp.where(mean == 0, 1.0, posterior.nbeta * variance / jnp.where(mean == 0, 1.0, mean))
     gap, gap_error = _gap(excess)
     known = jnp.asarray(evidence.bracket, bool)
+    # annealed chains still spread too far along flat directions: the others tell whether the step is too large
+    half = max(excess.shape[0] // 2, 1)
+    below = jnp.where(known, jnp.mean(together[:, :half], axis=(1, 2)), means)
+    wide = jnp.where(known, math.sqrt(2.0), 1.0) * errors
     finite = jnp.isfinite(excess).all(axis=1)
     # where a mean hides the noise of its batch, all that the draws vary is the most that it can be
     noise = jnp.where(jnp.isnan(trace.noise), jnp.var(excess), trace.noise)
@@ -80,7 +84,8 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
         drift=diagnostics.drift(excess),
         virial=means[1],
         virial_error=errors[1],
-        hottest=jnp.max(means[4:] - _LEAF_ERRORS * errors[4:]),
+        equipartition=below[1] - 3 * wide[1],
+        hottest=jnp.max(below[4:] - _LEAF_ERRORS * wide[4:]),
         gap=jnp.where(known, posterior.nbeta * gap, jnp.nan),
         gap_error=jnp.where(known, posterior.nbeta * gap_error, jnp.nan),
         shift=jnp.asarray(evidence.shift, excess.dtype),

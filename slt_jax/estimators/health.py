@@ -15,7 +15,7 @@ ESS_LIMIT = 20.0
 #: Difference of the two halves of the chains, in its own standard errors.
 DRIFT_LIMIT = 3.5
 #: Equipartition number: above, the step is too large or batches heat; below, the chain is not in equilibrium.
-VIRIAL_RANGE = (0.25, 1.03)
+VIRIAL_RANGE = (0.25, 1.08)
 #: No Monte Carlo error excuses an equipartition number above this.
 VIRIAL_MOST = 1.3
 #: Heat capacity over λ̂: 1 at every plateau of the temperature. Modes whose force constant is near γ lower it, to
@@ -37,7 +37,7 @@ SHIFT_LIMIT = 0.5
 #: The same where the centre stayed where it was given: the value then lacks all of it.
 HEIGHT_LIMIT = 0.1
 #: Equipartition number of a single leaf, beyond four of its standard errors.
-LEAF_LIMIT = 1.05
+LEAF_LIMIT = 1.1
 
 _REMEDIES = {
     "finite": "a chain diverged: lower the step size, or raise gamma",
@@ -67,6 +67,7 @@ class Health(NamedTuple):
       drift: Second half minus first half of the excess, in its standard errors.
       virial: Equipartition number, exactly 1 under the posterior.
       virial_error: Its Monte Carlo standard error.
+      equipartition: The virial of the chains that started cold, less three standard errors.
       hottest: Largest equipartition number of a leaf, less four of its standard errors.
       gap: Mean of the chains from above minus mean of those from below, in units of λ; NaN without a bracket.
       gap_error: Its standard error.
@@ -95,6 +96,7 @@ class Health(NamedTuple):
     drift: Array
     virial: Array
     virial_error: Array
+    equipartition: Array
     hottest: Array
     gap: Array
     gap_error: Array
@@ -112,7 +114,7 @@ class Health(NamedTuple):
     @property
     def overheated(self) -> Array:
         """Whether equipartition is exceeded, as only too large a step or the noise of batches can."""
-        too_much = (self.virial - 3 * self.virial_error > VIRIAL_RANGE[1]) | (self.virial > VIRIAL_MOST)
+        too_much = (self.equipartition > VIRIAL_RANGE[1]) | (self.virial > VIRIAL_MOST)
         return self.moved & (too_much | (self.hottest > LEAF_LIMIT))
 
     @property

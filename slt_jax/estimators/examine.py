@@ -22,7 +22,7 @@ class Evidence(NamedTuple):
     Attributes:
       shift: ``nβ`` times the height of the centre given above the minimum found nearby, shape ``()``; NaN where no
         minimum was looked for.
-      bracket: Whether the second half of the chains was annealed from above; static.
+      bracket: Whether the second half of the chains was annealed from above.
       heating: What the noise of batches adds to λ̂, as a share of it, shape ``()``; NaN where it is not known.
       height: The least that the centre sampled around lies above a minimum (``slt_jax.polish.height``), shape ``()``;
         NaN where a minimum was looked for instead.

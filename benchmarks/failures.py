@@ -261,62 +261,58 @@ def _cliff(loss_fn, level, params, batch):
 
 
 def planted(task: Task, key):
-    """Every failure with its estimates: ``(failure, variant, estimates, exact)``; NaN where nothing exact is known."""
+    """Every failure: ``(failure, variant, run, exact)``; ``run()`` gives its estimates, NaN where nothing is known."""
     family, problems, exact, nbeta, step, batch_step = task
     gamma = GAMMA_SHARE * nbeta
     known = np.where(np.isfinite(exact), exact, 6.0)
     overdamped = (step / INERTIAL) ** 2
     given = partial(_given, key, problems, nbeta=nbeta, gamma=gamma)
+    chosen = partial(_chosen, key, problems, nbeta, gamma)
+    inertial = partial(given, kind="underdamped")
 
     for factor in (5, 10, 100):
-        yield "step", f"x{factor} underdamped", given(step=factor * step, kind="underdamped"), exact
-        yield "step", f"x{factor} sgld", given(step=factor * overdamped, kind="sgld"), exact
+        yield "step", f"x{factor} underdamped", partial(inertial, step=factor * step), exact
+        yield "step", f"x{factor} sgld", partial(given, step=factor * overdamped, kind="sgld"), exact
         if family.batch:
-            found = given(step=factor * batch_step, kind="sgld", batch_size=family.batch)
-            yield "step", f"x{factor} sgld, batches", found, exact
+            run = partial(given, step=factor * batch_step, kind="sgld", batch_size=family.batch)
+            yield "step", f"x{factor} sgld, batches", run, exact
     for factor in (1, 0.1, 0.01):
-        yield "small step", f"x{factor:g} underdamped", given(step=factor * step, kind="underdamped"), exact
-        yield "small step", f"x{factor**2:g} sgld", given(step=factor**2 * overdamped, kind="sgld"), exact
+        yield "small step", f"x{factor:g} underdamped", partial(inertial, step=factor * step), exact
+        yield "small step", f"x{factor**2:g} sgld", partial(given, step=factor**2 * overdamped, kind="sgld"), exact
     for length in (60,):
         short = {"draws": length, "burnin": length}
-        yield "short", f"{length} default", _chosen(key, problems, nbeta, gamma, **short), exact
-        yield "short", f"{length} underdamped", given(step=step, kind="underdamped", **short), exact
+        yield "short", f"{length} default", partial(chosen, **short), exact
+        yield "short", f"{length} underdamped", partial(inertial, step=step, **short), exact
     for share in (0.25, 0.5, 1, 3, 10):
         moved = _displaced(key, problems, jnp.asarray(share * known / nbeta))
-        yield "centre", f"{share} λ above, default", _chosen(key, moved, nbeta, gamma), exact
-        yield (
-            "centre",
-            f"{share} λ above, underdamped",
-            _given(key, moved, step, nbeta, gamma, kind="underdamped"),
-            exact,
-        )
+        yield "centre", f"{share} λ above, default", partial(_chosen, key, moved, nbeta, gamma), exact
+        run = partial(_given, key, moved, step, nbeta, gamma, kind="underdamped")
+        yield "centre", f"{share} λ above, underdamped", run, exact
         if family.batch:
-            found = _chosen(key, moved, nbeta, gamma, batch_size=family.batch)
-            yield "centre", f"{share} λ above, default on batches", found, exact
+            run = partial(_chosen, key, moved, nbeta, gamma, batch_size=family.batch)
+            yield "centre", f"{share} λ above, default on batches", run, exact
     wild = problems._replace(params=jax.tree.map(lambda w: jax.random.normal(key, w.shape), problems.params))
-    yield "centre", "untrained, default", _chosen(key, wild, nbeta, gamma), exact
-    yield "centre", "untrained, underdamped", _given(key, wild, step, nbeta, gamma, kind="underdamped"), exact
+    yield "centre", "untrained, default", partial(_chosen, key, wild, nbeta, gamma), exact
+    yield "centre", "untrained, underdamped", partial(_given, key, wild, step, nbeta, gamma, kind="underdamped"), exact
     for share in (0.03, 0.1, 0.3, 1.0):
-        yield "localisation", f"γ = {share} nβ, default", _chosen(key, problems, nbeta, share * nbeta), exact
+        yield "localisation", f"γ = {share} nβ, default", partial(_chosen, key, problems, nbeta, share * nbeta), exact
     if family.batch:
         # answers without noise leave nothing at the centre from which a step could be told
         for share in (0.15, 0.3, 0.6) if family.coefficient else ():
             epsilon = _heating_step(problems, known, nbeta, share, family.batch)
-            found = given(step=epsilon, kind="sgld", batch_size=family.batch)
-            yield "heated batches", f"{share:.0%} expected, sgld", found, exact
-            found = given(step=jnp.sqrt(epsilon * FRICTION / 2), kind="underdamped", batch_size=family.batch)
-            yield "heated batches", f"{share:.0%} expected, underdamped", found, exact
-        found = _chosen(key, problems, nbeta, gamma, batch_size=family.batch)
-        yield "nothing", "default on batches", found, exact
+            run = partial(given, step=epsilon, kind="sgld", batch_size=family.batch)
+            yield "heated batches", f"{share:.0%} expected, sgld", run, exact
+            run = partial(inertial, step=jnp.sqrt(epsilon * FRICTION / 2), batch_size=family.batch)
+            yield "heated batches", f"{share:.0%} expected, underdamped", run, exact
+        yield "nothing", "default on batches", partial(chosen, batch_size=family.batch), exact
     base = jax.vmap(lambda problem: jnp.mean(problem.loss_fn(problem.params, problem.data)))(problems)
-    level = base + jnp.asarray(known + 3.5 * np.sqrt(known)) / nbeta
-    cliff = _with_cliff(problems, level)
-    found = _given(key, cliff, step, nbeta, gamma, kind="underdamped")
-    yield "not finite", "underdamped", found, np.full_like(exact, np.nan)
+    cliff = _with_cliff(problems, base + jnp.asarray(known + 3.5 * np.sqrt(known)) / nbeta)
+    run = partial(_given, key, cliff, step, nbeta, gamma, kind="underdamped")
+    yield "not finite", "underdamped", run, np.full_like(exact, np.nan)
     for factor in (100, 0.01):
-        found = _chosen(key, problems, factor * nbeta, factor * gamma)
-        yield "temperature", f"nβ x{factor:g}, default", found, exact
-    yield "nothing", "default", _chosen(key, problems, nbeta, gamma), exact
+        run = partial(_chosen, key, problems, factor * nbeta, factor * gamma)
+        yield "temperature", f"nβ x{factor:g}, default", run, exact
+    yield "nothing", "default", chosen, exact
 
 
 def row(failure, variant, task, estimates, exact):
@@ -372,6 +368,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=12, help="problems of each family")
     parser.add_argument("--only", default="", help="families whose name contains this")
+    parser.add_argument("--planted", default="", help="failures whose name and variant contain this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "failures.jsonl")
     options = parser.parse_args()
@@ -381,8 +378,10 @@ def main():
             continue
         begin = time.monotonic()
         task = prepare(family, options.instances, options.seed + index)
-        for failure, variant, estimates, exact in planted(task, jax.random.key(options.seed + 1000 + index)):
-            rows.append(row(failure, variant, task, estimates, exact))
+        for failure, variant, run, exact in planted(task, jax.random.key(options.seed + 1000 + index)):
+            if options.planted not in f"{failure}: {variant}":
+                continue
+            rows.append(row(failure, variant, task, run(), exact))
             print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
         print(f"# {family.name}: {time.monotonic() - begin:.0f} s", flush=True)
     versions = {"python": platform.python_version(), "jax": jax.__version__, "slt_jax": slt.__version__}

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from slt_jax import tree
 from slt_jax.estimators import block
@@ -23,7 +24,7 @@ ATTEMPTS = 3
 #: An error relative to less than this is not asked for: the least λ that a single mode can have.
 _SMALL = 0.5
 #: Effective draws from which on an error is known well enough to stop at.
-_KNOWN = 50
+_KNOWN = 100
 #: Failed checks that more steps can cure.
 _CURABLE = frozenset({"rhat", "ess", "drift", "bracket", "virial", "heat"})
 
@@ -218,7 +219,9 @@ def _go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule
     trace, warm, _ = _run(
         _block_key(key, run.attempt, run.blocks), posterior, data, schedule, run.warm, block.going_on(run.first)
     )
-    draws = jax.tree.map(lambda *pieces: jnp.concatenate(pieces, axis=1), run.draws, trace)
+    # arrays of the host, where a new length compiles nothing
+    join = jnp.concatenate if tree.is_traced(trace) else lambda pieces, axis: np.concatenate(pieces, axis)
+    draws = jax.tree.map(lambda *pieces: join(pieces, 1), run.draws, trace)
     return run._replace(draws=draws, warm=warm, blocks=run.blocks + 1)
 
 
@@ -234,11 +237,16 @@ def _run(
 
 
 def _kept(run: _Run, schedule: Schedule) -> Trace:
-    """The draws after the burn-in of the first block, or the last half of all where there are more."""
+    """The draws after the burn-in of the first block, or as many out of the last half of all where there are more.
+
+    They lie further apart the longer the run: their number stays the same, and a longer run compiles nothing.
+    """
+    first = schedule.burnin_stages * schedule.stretch
+    if run.blocks == 1:
+        return jax.tree.map(lambda leaf: leaf[:, first : first + schedule.draws], run.draws)
     total = run.draws.excess.shape[1]
-    first = schedule.burnin_stages * schedule.stretch if run.blocks == 1 else total // 2
-    last = first + schedule.draws if run.blocks == 1 else total
-    return jax.tree.map(lambda leaf: leaf[:, first:last], run.draws)
+    index = total // 2 + np.arange(schedule.draws) * (total - total // 2) // schedule.draws
+    return jax.tree.map(lambda leaf: leaf[:, index], run.draws)
 
 
 def _too_hot(estimate: Estimate) -> Array:
@@ -252,7 +260,7 @@ def _wanted(estimate: Estimate, run: _Run, relative_error: float) -> int:
     failed = {name for name, passed in estimate.health.checks.items() if not bool(passed)}
     imprecise = bool(estimate.std_error > relative_error * jnp.maximum(jnp.abs(estimate.value), _SMALL))
     # a chain must not stop at the moment at which a poorly known error looks small
-    imprecise |= bool(estimate.health.ess < _KNOWN)
+    imprecise |= bool((estimate.health.ess < _KNOWN) | estimate.health.held_perhaps)
     return run.blocks if failed <= _CURABLE and (failed or imprecise) else 0
 
 

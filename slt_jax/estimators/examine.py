@@ -14,6 +14,8 @@ from slt_jax.types import Array, Scalar
 
 #: There may be many leaves, one of which is the hottest: by so many of its standard errors it is taken to be cooler.
 _LEAF_ERRORS = 4.0
+#: Stretches of each chain from whose scatter a mixture is chosen.
+_STRETCHES = 8
 
 
 class Evidence(NamedTuple):
@@ -56,13 +58,13 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
     # the same by parts: ⟨z, nβ ∇K⟩ knows nothing of flat directions
     work = dimension(posterior) * trace.virial - posterior.gamma * trace.distance_squared
     parts = 0.5 * (work / posterior.nbeta - _product(excess, work))
-    series = jnp.stack([excess, trace.virial, pull.astype(excess.dtype), parts.astype(excess.dtype)])
+    # batches bend the second, whose two factors share their noise
+    held = jnp.where(jnp.all(trace.noise == 0), _calmest(pull, parts), pull)
+    series = jnp.stack([excess, trace.virial, held.astype(excess.dtype)])
     together = jnp.concatenate([series, leaves])
     means, counts = jnp.mean(together, axis=(1, 2)), jax.vmap(diagnostics.ess)(together)
     errors = jax.vmap(jnp.std)(together) / jnp.sqrt(counts)
     mean, count = means[0], counts[0]
-    # batches bend the second, whose two factors share their noise
-    held = jnp.where((errors[3] < errors[2]) & jnp.all(trace.noise == 0), 3, 2)
     variance = jnp.var(excess) - jnp.mean(trace.noise)
     heat = jnp.where(mean == 0, 1.0, posterior.nbeta * variance / jnp.where(mean == 0, 1.0, mean))
     gap, gap_error = _gap(excess)
@@ -85,14 +87,14 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
         virial=means[1],
         virial_error=errors[1],
         equipartition=below[1] - 3 * wide[1],
-        hottest=jnp.max(below[4:] - _LEAF_ERRORS * wide[4:]),
+        hottest=jnp.max(below[3:] - _LEAF_ERRORS * wide[3:]),
         gap=jnp.where(known, posterior.nbeta * gap, jnp.nan),
         gap_error=jnp.where(known, posterior.nbeta * gap_error, jnp.nan),
         shift=jnp.asarray(evidence.shift, excess.dtype),
         height=jnp.asarray(evidence.height, excess.dtype),
         heating=jnp.asarray(evidence.heating, excess.dtype),
-        held=posterior.nbeta * means[held],
-        held_error=posterior.nbeta * errors[held],
+        held=posterior.nbeta * means[2],
+        held_error=posterior.nbeta * errors[2],
         unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - means[1], 0.0),
         heat=heat,
         # of a variance, had the energy the Gamma law of an equilibrium: bursts must not widen their own error
@@ -106,6 +108,19 @@ def _product(excess: Array, distance_squared: Array) -> Array:
     """What a draw contributes to the covariance of excess and squared distance within its chain."""
     centred = [series - jnp.mean(series, axis=1, keepdims=True) for series in (excess, distance_squared)]
     return centred[0] * centred[1]
+
+
+def _calmest(first: Array, second: Array) -> Array:
+    """The mixture of two series of equal mean that varies least from one stretch of a chain to the next."""
+    length = first.shape[1] // _STRETCHES or 1
+    pieces = [
+        jnp.mean(series[:, : length * (series.shape[1] // length)].reshape(-1, length), axis=1)
+        for series in (first, second - first)
+    ]
+    first_apart, apart = (piece - jnp.mean(piece) for piece in pieces)
+    spread = jnp.mean(apart**2)
+    share = -jnp.mean(first_apart * apart) / jnp.where(spread > 0, spread, 1.0)
+    return first + jnp.clip(share, 0.0, 1.0) * (second - first)
 
 
 def _gap(excess: Array) -> tuple[Array, Array]:

@@ -10,6 +10,9 @@ from slt_jax.types import Array
 #: Chains that disagree by more than this have not mixed (Vehtari et al. 2021 advise 1.01 for ranks; means of an
 #: energy, which is what λ is, are already good at 1.1).
 RHAT_LIMIT = 1.1
+#: The same where chains from below and from above have met: chains of half a block then have two independent draws or
+#: more each, and what is left of the start of either kind is a share of ``e^-4`` of a gap that is known to be small.
+RHAT_LIMIT_BRACKETED = 1.2
 #: Below this many effective draws the error bar itself is not known.
 ESS_LIMIT = 20.0
 #: Difference of the two halves of the chains, in its own standard errors.
@@ -30,8 +33,8 @@ BELOW_LIMIT = 0.1
 BRACKET_LIMIT, BRACKET_SHARE = 3.5, 0.03
 #: What batches may add to λ̂, as a share of it.
 HEATING_LIMIT = 0.05
-#: What λ̂ would gain without γ, to first order, as a share of it, beyond three standard errors.
-GAMMA_LIMIT = 0.05
+#: What λ̂ would gain without γ, to first order, as a share of it, beyond so many standard errors.
+GAMMA_LIMIT, GAMMA_ERRORS = 0.05, 1.5
 #: Height of the centre above a minimum nearby, in units of λ̂.
 SHIFT_LIMIT = 0.5
 #: The same where the centre stayed where it was given: the value then lacks all of it.
@@ -77,7 +80,7 @@ class Health(NamedTuple):
       held: ``γ nβ Cov(K, |z|²) / 2``, what λ̂ would gain without γ, to first order: the difference between two values
         of γ by reweighting the same draws. On a quadratic ``½ Σ p (1 - p)`` with ``p = nβ h / (nβ h + γ)``. By parts
         also ``(E W - Cov(nβ K, W)) / 2`` with ``W = ⟨z, nβ ∇K⟩``, of smaller error where many directions are flat: the
-        better known of the two.
+        mixture of the two that varies least.
       held_error: Its standard error.
       unrelaxed: ``d (1 - virial) / 2``: the most that λ̂ can lack through modes that the chains have not filled yet. On
         a quadratic a mode that has not moved lowers the virial by ``1 / d`` and λ̂ by at most 1/2; flat directions lower
@@ -124,6 +127,14 @@ class Health(NamedTuple):
         return jnp.abs(self.gap) <= limit
 
     @property
+    def held_perhaps(self) -> Array:
+        """Whether γ seems to hold the value down, but by no more than chance may do: longer chains would tell."""
+        return self._held_beyond(0.0) & ~self._held_beyond(GAMMA_ERRORS)
+
+    def _held_beyond(self, errors: float) -> Array:
+        return self.held - errors * self.held_error > GAMMA_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT
+
+    @property
     def checks(self) -> dict[str, Array]:
         """One boolean per check, ``True`` where it passed."""
         still = ~self.moved
@@ -134,10 +145,10 @@ class Health(NamedTuple):
             "minimum": (self.below <= BELOW_LIMIT)
             & ~(self.shift > SHIFT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT)
             & ~(self.height > HEIGHT_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
-            "rhat": self.rhat <= RHAT_LIMIT,
+            "rhat": self.rhat <= jnp.where(self.bracketed, RHAT_LIMIT_BRACKETED, RHAT_LIMIT),
             "ess": self.ess >= ESS_LIMIT,
             "drift": jnp.abs(self.drift) <= DRIFT_LIMIT,
-            "gamma": ~(self.held - 3 * self.held_error > GAMMA_LIMIT * jnp.abs(self.energy) + FLAT_LIMIT),
+            "gamma": ~self._held_beyond(GAMMA_ERRORS),
             "bracket": jnp.isnan(self.gap) | self.bracketed,
             # what never moved has nothing to equilibrate: one complaint is enough
             # flat directions lower the virial for ever: chains that met from both sides answer for them
@@ -160,7 +171,7 @@ class Health(NamedTuple):
             raise ValueError(f"explain: got a health of shape {np.shape(self.diverged)}; index one of them first.")
         figures = {
             "finite": f"{float(self.diverged):.0%} of the chains diverged",
-            "rhat": f"R-hat {float(self.rhat):.3f} (limit {RHAT_LIMIT})",
+            "rhat": f"R-hat {float(self.rhat):.3f} (limit {RHAT_LIMIT_BRACKETED if self.bracketed else RHAT_LIMIT})",
             "ess": f"effective sample size {float(self.ess):.0f} (at least {ESS_LIMIT:.0f})",
             "drift": f"halves differ by {float(self.drift):+.1f} standard errors (limit {DRIFT_LIMIT})",
             "moved": "the chains left the centre" if bool(self.moved) else "no chain left the centre",

@@ -7,7 +7,7 @@ from slt_jax.estimators.calibration import Schedule, measure
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
 from slt_jax.polish import read_height
-from slt_jax.posterior import localise
+from slt_jax.posterior import dimension, localise
 from slt_jax.problem import Problem
 from slt_jax.reference import Outputs, self_reference
 from slt_jax.restriction import Restriction
@@ -19,6 +19,9 @@ from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 DRAWS, BURNIN = 2000, 2000
 #: Gradients that each chain may take where nothing was said.
 BUDGET = 20_000
+#: Chains where nothing was said, up to so many free parameters, and beyond them.
+CHAINS = ((256, 16), (16_384, 8))
+CHAINS_BEYOND = 4
 
 
 def llc(
@@ -31,14 +34,14 @@ def llc(
     nbeta: Scalar | None = None,
     gamma: Scalar | None = None,
     sampler: Sampler | None = None,
-    chains: int = 4,
+    chains: int | None = None,
     draws: int | None = None,
     burnin: int | None = None,
     thin: int = 1,
     batch_size: int | None = None,
     polish: bool | None = None,
     budget: int | None = None,
-    relative_error: float = 0.05,
+    relative_error: float = 0.02,
     reference: str = "loss",
     outputs: Outputs | None = None,
     divergence: str = "squared",
@@ -61,9 +64,11 @@ def llc(
       gamma: Localisation strength; default ``1e-4 nβ``.
       sampler: Run as it is, with nothing else chosen. Default ``underdamped`` on all of the data and ``sgld`` with
         control variates on minibatches, the step found by ``calibrate``.
-      chains, draws, burnin, thin: Chains, and for each of them recorded draws, steps thrown away first, and steps from
-        draw to draw. Default 2000 draws after 2000 steps, and more where the verdict asks for it; where either is given
-        the length is fixed, unless a budget is given too.
+      chains: Default 16 up to 256 free parameters, 8 up to 16 384, and 4 beyond: the relative error of λ̂ is
+        ``1 / √(λ N)`` with N effective draws, and λ is at most half the number of parameters.
+      draws, burnin, thin: For each chain recorded draws, steps thrown away first, and steps from draw to draw. Default
+        2000 draws after 2000 steps, and more where the verdict asks for it; where either is given the length is fixed,
+        unless a budget is given too.
       batch_size: Examples a step; default all. The noise of batches heats the chain; the default sampler takes steps
         that are small enough for it, so that small batches need many more of them.
       polish: Whether to move the centre to the minimum nearby first, if that lies within the reach of the temperature
@@ -95,12 +100,17 @@ def llc(
     check_key(key)
     fixed = draws is not None or burnin is not None or sampler is not None
     schedule = Schedule(
-        chains, DRAWS if draws is None else draws, BURNIN if burnin is None else burnin, thin, batch_size
+        1 if chains is None else chains,
+        DRAWS if draws is None else draws,
+        BURNIN if burnin is None else burnin,
+        thin,
+        batch_size,
     )
     if settings is not None:
         given = dict(nbeta=nbeta, gamma=gamma, sampler=sampler, draws=draws, burnin=burnin, batch_size=batch_size)
         _check_alone(given | dict(polish=polish, budget=budget))
         nbeta, gamma, schedule, polish = _repeated(settings)
+        chains = schedule.chains
     check_schedule(draws=schedule.draws, chains=schedule.chains, burnin=schedule.burnin, thin=schedule.thin)
     check_batch_size(schedule.batch_size, loss.example_count(data))
     check_budget(budget, relative_error)
@@ -108,6 +118,8 @@ def llc(
         check_sampler(sampler)
     loss_fn, params, data = _referred(reference, outputs, divergence, loss_fn, params, data)
     posterior = localise(loss_fn, params, data, nbeta, gamma, restriction)
+    if chains is None:
+        schedule = schedule._replace(chains=chains_for(dimension(posterior)))
     if sampler is not None:
         steps = {name: getattr(schedule, name) for name in Schedule._fields}
         return read(
@@ -127,6 +139,15 @@ def llc(
         relative_error=relative_error,
         settings=settings,
     )[0]
+
+
+def chains_for(dimension: int) -> int:
+    """How many chains are run where nothing was said: more of them where there are few directions to average over.
+
+    >>> [chains_for(dimension) for dimension in (10, 1000, 1_000_000)]
+    [16, 8, 4]
+    """
+    return next((chains for most, chains in CHAINS if dimension <= most), CHAINS_BEYOND)
 
 
 def _referred(

@@ -37,7 +37,7 @@ HOT, WARM = 0.1, 0.3
 #: Share of the burn-in that the annealed chains spend at a higher temperature.
 _ANNEALED = 0.6
 #: By how much λ̂ of the annealed chains may exceed that of the others, beyond its noise, before they count as escaped.
-_ESCAPED = 0.5
+_ESCAPED = 1.0
 #: Examples on which curvature is measured when there are more.
 CURVATURE_EXAMPLES = 4096
 #: What is assumed of the curvature, relative to the largest met, after a stage that diverged.

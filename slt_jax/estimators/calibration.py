@@ -25,6 +25,8 @@ ATTEMPTS = 3
 _SMALL = 0.5
 #: Effective draws from which on an error is known well enough to stop at.
 _KNOWN = 100
+#: Directions that have not relaxed and could add more than so many times the value are given all of the budget.
+_UNRELAXED = 1.0
 #: Failed checks that more steps can cure.
 _CURABLE = frozenset({"rhat", "ess", "drift", "bracket", "virial", "heat"})
 
@@ -261,6 +263,7 @@ def _wanted(estimate: Estimate, run: _Run, relative_error: float) -> int:
     imprecise = bool(estimate.std_error > relative_error * jnp.maximum(jnp.abs(estimate.value), _SMALL))
     # a chain must not stop at the moment at which a poorly known error looks small
     imprecise |= bool((estimate.health.ess < _KNOWN) | estimate.health.held_perhaps)
+    imprecise |= bool(estimate.health.unrelaxed > _UNRELAXED * jnp.abs(estimate.value))
     return run.blocks if failed <= _CURABLE and (failed or imprecise) else 0
 
 

@@ -364,3 +364,26 @@ def test_another_key_temperature_and_centre_compile_nothing(cost_of_once, cost_o
     assert len(traces) == before
     assert [int(estimate.settings.blocks) for estimate in found] == [1, 2]
     assert len({float(estimate.value) for estimate in found}) == 2
+
+
+# in memory
+
+
+def copies(chains, **settings):
+    """Bytes that an estimate needs for each chain, arguments included, over those of the parameters."""
+    problem = slt.truths.deep_linear_problem(jax.random.key(0), (100, 100, 100, 100), 25, examples=1000)
+
+    def value(key, *problem):
+        return slt.llc(key, *problem, chains=chains, draws=10, burnin=10, **settings).value
+
+    needed = jax.jit(value).lower(jax.random.key(0), *problem).compile().memory_analysis()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(problem.params))
+    return (needed.temp_size_in_bytes + needed.argument_size_in_bytes) / size / chains
+
+
+def test_a_chain_needs_few_copies_of_the_parameters_and_four_share_what_looks_for_curvature():
+    """Centre, target, minimum found, position, velocity, and the four of a product with the Hessian of three layers."""
+    alone, unpolished, four = copies(1), copies(1, polish=False), copies(4)
+    assert alone < 9.5
+    assert four < 5.5
+    assert 0.9 < alone - unpolished < 1.1, "the minimum found is a copy: what is counted is what is there"

@@ -31,7 +31,8 @@ BURNIN_FRICTION = 0.01
 #: The same while draws are made: more, for the energy of the stiff modes to be forgotten sooner.
 DRAW_FRICTION = 0.03
 #: The energy forgets its start in ``1 / friction`` steps: a short burn-in needs a friction of this over its length.
-_FORGETTING = 20.0
+#: Where no chain is annealed, only half of the energy is lacking at first, and 1 % at the end.
+_FORGETTING, _FORGETTING_COLD = 20.0, 4.0
 #: ``nβ`` of the annealed chains as a share of its final value: at first, and then once on the way.
 HOT, WARM = 0.1, 0.3
 #: Share of the burn-in that the annealed chains spend at a higher temperature.
@@ -102,12 +103,13 @@ def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fractio
     """Burn-in, then draws: the first group cold from the start, the second annealed from a tenth of ``nβ``."""
     stages, groups = burnin_stages + draw_stages, groups_of(chains)
     share = np.ones((stages, groups))
-    if has_bracket(chains, burnin_stages):
+    if bracket := has_bracket(chains, burnin_stages):
         annealed = max(1, int(_ANNEALED * burnin_stages))
         hot = -(-2 * annealed // 3)
         share[:hot, 1], share[hot:annealed, 1] = HOT, WARM
-    least = _FORGETTING / max(burnin, 1)
-    warming = np.arange(stages) < burnin_stages
+    least = (_FORGETTING if bracket else _FORGETTING_COLD) / max(burnin, 1)
+    # a change of friction is one more start to forget, for which a short run has no time
+    warming = (np.arange(stages) < burnin_stages) | (not bracket and BURNIN_FRICTION < least < 1)
     friction = np.where(warming, BURNIN_FRICTION, DRAW_FRICTION)
     return Plan(
         share=jnp.asarray(share, jnp.float32),

@@ -21,6 +21,8 @@ from slt_jax.types import Array, PyTree
 
 #: First step of the descent: it is halved until it descends, so that only its order of magnitude costs anything.
 _FIRST_STEP = 10.0
+#: A step that gains less than this share of the rounding of the energy of all modes is the last.
+_UNSEEN = 0.01
 #: Examples on which the curvature along the gradient is measured when there are more.
 _BEND_EXAMPLES = 4096
 
@@ -33,23 +35,37 @@ class Polished(NamedTuple):
       shift: ``nβ (L(w*) - L(minimum))``, how far the centre given lies above the minimum found, in units of λ;
         shape ``()``, 0 at a minimum.
       moved: Whether the centre was moved; boolean, shape ``()``.
+      gradients: Gradients on all of the data that the descent took, shape ``()``.
     """
 
     posterior: LocalPosterior
     shift: Array
     moved: Array
+    gradients: Array
 
 
 class _Descent(NamedTuple):
-    """Two last iterates, the best position with its potential and gradient, the age of the momentum, the step."""
+    """The last end of a step, the position to look at next, what the last look said, and how the descent goes on.
 
-    position: PyTree
-    previous: PyTree
-    best: PyTree
-    best_potential: Array
-    best_excess: Array
+    Attributes:
+      end: Where the last step ended; ``ahead`` lies beyond it by the momentum.
+      ahead: The position whose gradient comes next, and, at the end, the one whose potential is known.
+      potential: At the last look, in nats, relative to the centre.
+      excess: The same without the pull of γ.
+      age: Steps since the momentum started anew.
+      step: Length of a step, per unit of gradient.
+      looks: Gradients taken.
+      done: Whether the next step would gain nothing that can be seen.
+    """
+
+    end: PyTree
+    ahead: PyTree
+    potential: Array
+    excess: Array
     age: Array
     step: Array
+    looks: Array
+    done: Array
 
 
 def polish(posterior: LocalPosterior, data: PyTree, *, iterations: int = 300) -> Polished:
@@ -60,12 +76,15 @@ def polish(posterior: LocalPosterior, data: PyTree, *, iterations: int = 300) ->
     ``nβ L``, the energy of ``d`` modes, lies in the cloud that a chain visits anyway: the centre is moved there. One
     that is lower by more means that training had not ended: the centre stays, and ``shift`` says why not to believe it.
 
-    Accelerated gradient descent whose momentum starts anew, and whose step is halved, where the potential rises.
+    Accelerated gradient descent whose momentum starts anew where the potential rises, and whose step is halved where it
+    rises at once or above the centre given, to which it then returns: nothing else has to be kept. It ends where a step
+    would gain less than a hundredth of what rounding leaves of the energy ``d/2``: at a centre that is a minimum, after
+    one gradient.
 
     Args:
       posterior: Around the centre given.
       data: All examples.
-      iterations: Gradients on all of the data.
+      iterations: Gradients on all of the data at most.
 
     Returns:
       The posterior around the minimum, with ``n``, ``nβ`` and γ as they were. Works inside jit and vmap.
@@ -85,35 +104,48 @@ def polish(posterior: LocalPosterior, data: PyTree, *, iterations: int = 300) ->
     ridge = posterior.gamma / posterior.nbeta
     origin = posterior.restriction.origin(posterior.center)
 
-    def descend(_: int, now: _Descent) -> _Descent:
-        momentum = (now.age - 1) / (now.age + 2)
-        ahead = tree.combine(lambda x, last: x + momentum * (x - last), now.position, now.previous)
-        found = evaluate(posterior, ahead, batch)
-        potential = found.excess + 0.5 * ridge * tree.norm_squared(ahead)
-        lower = potential <= now.best_potential
-        taken = tree.combine(lambda x, g: x - now.step * (g + ridge * x), ahead, found.gradient)
+    def unfinished(now: _Descent) -> Array:
+        return ~now.done & (now.looks < iterations)
 
-        def choose(new: PyTree, old: PyTree) -> PyTree:
-            return jax.tree.map(lambda a, b: jnp.where(lower, a, b), new, old)
+    def descend(now: _Descent) -> _Descent:
+        found = evaluate(posterior, now.ahead, batch)
+        potential = found.excess + 0.5 * ridge * tree.norm_squared(now.ahead)
+        slope = tree.combine(lambda g, x: g + ridge * x, found.gradient, now.ahead)
+        gain = posterior.nbeta * now.step * tree.norm_squared(slope)
+        # not a number counts as above
+        lower, rises = potential <= 0, potential > now.potential
+        done = lower & (gain <= _unseen(posterior, potential.dtype))
+        # a rise right after a start is not the ripple of a momentum: the step is too long
+        too_long = ~lower | (rises & (now.age <= 2))
+        age = jnp.where(rises | ~lower, 1.0, now.age + 1)
+        momentum = (age - 1) / (age + 2)
+        stay = done | (now.looks + 1 >= iterations)
+
+        def moved(x: Array, last: Array, g: Array) -> Array:
+            end = x - now.step * g
+            return jnp.where(lower, jnp.where(stay, x, end + momentum * (end - last)), jnp.zeros_like(x))
+
+        def ended(x: Array, g: Array) -> Array:
+            return jnp.where(lower, x - now.step * g, jnp.zeros_like(x))
 
         return _Descent(
-            position=choose(taken, now.best),
-            previous=choose(now.position, now.best),
-            best=choose(ahead, now.best),
-            best_potential=jnp.where(lower, potential, now.best_potential),
-            best_excess=jnp.where(lower, found.excess, now.best_excess),
-            age=jnp.where(lower, now.age + 1, 1.0),
-            # a rise right after a start is not the ripple of a momentum: the step is too long
-            step=jnp.where(lower | (now.age > 2), now.step, 0.5 * now.step),
+            end=tree.combine(ended, now.ahead, slope),
+            ahead=tree.combine(moved, now.ahead, now.end, slope),
+            potential=jnp.where(lower, potential, jnp.zeros_like(potential)),
+            excess=jnp.where(lower, found.excess, jnp.zeros_like(found.excess)),
+            age=age,
+            step=jnp.where(too_long, 0.5 * now.step, now.step),
+            looks=now.looks + 1,
+            done=done,
         )
 
     shape = jax.eval_shape(evaluate, posterior, origin, batch)
-    end = jax.lax.fori_loop(0, iterations, descend, _start(origin, shape, posterior))
+    end = jax.lax.while_loop(unfinished, descend, _start(origin, shape, posterior))
     # of 0, not its negative: 0 at a minimum, and no -0
-    shift = posterior.nbeta * (0.0 - end.best_excess)
+    shift = posterior.nbeta * (0.0 - end.excess)
     near = (shift > 0) & (shift <= 0.5 * dimension(posterior))
-    z = jax.tree.map(lambda best: jnp.where(near, best, jnp.zeros_like(best)), end.best)
-    return Polished(_around(posterior, z, data), shift, near)
+    z = jax.tree.map(lambda x: jnp.where(near, x, jnp.zeros_like(x)), end.ahead)
+    return Polished(_around(posterior, z, data), shift, near, end.looks)
 
 
 def height(posterior: LocalPosterior, data: PyTree) -> Array:
@@ -144,8 +176,13 @@ def _start(origin: PyTree, shape: Evaluation, posterior: LocalPosterior) -> _Des
     zero = jnp.zeros((), shape.excess.dtype)
     # parameters may be wider than losses
     widest = jnp.result_type(shape.excess.dtype, posterior.gamma, posterior.nbeta, *jax.tree.leaves(origin))
-    potential = jnp.zeros((), widest)
-    return _Descent(origin, origin, origin, potential, zero, zero + 1, zero + _FIRST_STEP)
+    looks, done = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    return _Descent(origin, origin, jnp.zeros((), widest), zero, zero + 1, zero + _FIRST_STEP, looks, done)
+
+
+def _unseen(posterior: LocalPosterior, dtype: jnp.dtype) -> float:
+    """Gain of a step, in units of λ, below which the descent ends."""
+    return _UNSEEN * float(jnp.finfo(dtype).eps) * dimension(posterior)
 
 
 def _around(posterior: LocalPosterior, z: PyTree, data: PyTree) -> LocalPosterior:

@@ -366,3 +366,58 @@ def test_another_key_temperature_and_centre_compile_nothing(cost_of_once, cost_o
     assert len(traces) == before
     assert [int(estimate.settings.blocks) for estimate in found] == [1, 2]
     assert len({float(estimate.value) for estimate in found}) == 2
+
+
+# short runs of one chain
+
+
+def friction(chains, burnin, draws=250):
+    length = Schedule(chains, draws, burnin, 1, None)
+    return np.asarray(block.plan(chains, length.burnin_stages, STAGES // 2, burnin).friction), length
+
+
+@pytest.mark.parametrize("chains", [1, 3])
+@pytest.mark.parametrize("burnin", [100, 250, 399])
+def test_a_short_burnin_without_annealed_chains_forgets_its_cold_start_to_one_per_cent(chains, burnin):
+    """Half of the energy is lacking at the start and a share of ``e^-f`` of what is lacking in the step after."""
+    found = friction(chains, burnin)[0]
+    np.testing.assert_allclose(0.5 * math.exp(-burnin * found[0]), 0.01, rtol=0.1)
+    assert (found == found[0]).all(), "another friction for the draws is another start to forget"
+
+
+@pytest.mark.parametrize(("chains", "burnin"), [(1, 400), (3, 2000)])
+def test_a_long_burnin_has_the_least_friction_and_the_draws_their_own(chains, burnin):
+    found, length = friction(chains, burnin)
+    np.testing.assert_allclose(found[: length.burnin_stages], block.BURNIN_FRICTION, rtol=1e-6)
+    np.testing.assert_allclose(found[length.burnin_stages :], block.DRAW_FRICTION, rtol=1e-6)
+
+
+def test_annealed_chains_lose_their_heat_sooner_than_cold_ones_find_theirs():
+    """They begin with ten times the energy, and have two fifths of the burn-in left once they are cold."""
+    found, length = friction(4, 250)
+    left = 9 * math.exp(-0.4 * 250 * found[length.burnin_stages - 1])
+    assert left < 0.01
+    assert 9 * math.exp(-0.4 * 250 * friction(1, 250)[0][0]) > 1, "what is enough for a cold start is not for them"
+
+
+# in memory
+
+
+def copies(chains, **settings):
+    """Bytes that an estimate needs for each chain, arguments included, over those of the parameters."""
+    problem = slt.truths.deep_linear_problem(jax.random.key(0), (100, 100, 100, 100), 25, examples=1000)
+
+    def value(key, *problem):
+        return slt.llc(key, *problem, chains=chains, draws=10, burnin=10, **settings).value
+
+    needed = jax.jit(value).lower(jax.random.key(0), *problem).compile().memory_analysis()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(problem.params))
+    return (needed.temp_size_in_bytes + needed.argument_size_in_bytes) / size / chains
+
+
+def test_a_chain_needs_few_copies_of_the_parameters_and_four_share_what_looks_for_curvature():
+    """Centre, target, minimum found, position, velocity, and the four of a product with the Hessian of three layers."""
+    alone, unpolished, four = copies(1), copies(1, polish=False), copies(4)
+    assert alone < 9.5
+    assert four < 5.5
+    assert 0.9 < alone - unpolished < 1.1, "the minimum found is a copy: what is counted is what is there"

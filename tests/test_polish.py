@@ -204,7 +204,7 @@ def test_a_vmap_over_centres_polishes_each_as_it_would_be_alone():
     centers = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *(displaced(share * DIMENSION)[0] for share in (0.2, 0.8))
     )
-    go = lambda center: polish(at(center), BASELINE)[1:]  # noqa: E731
+    go = lambda center: polish(at(center), BASELINE)[1:3]  # noqa: E731
     shifts, moved = jax.jit(jax.vmap(go))(centers)
     assert moved.tolist() == [True, False]
     for index in range(2):
@@ -221,3 +221,23 @@ def test_a_checkpoint_is_measured_where_it_is():
     unpolished, polished = (slt.llc(jax.random.key(0), *problem, polish=flag, **settings) for flag in (False, True))
     assert float(reading["value"]) == float(unpolished.value)
     assert float(polished.value) > float(unpolished.value) + 1
+
+
+# what it costs
+
+
+def descent(center, **settings):
+    return int(polish(at(center), BASELINE, **settings).gradients)
+
+
+def test_a_minimum_costs_one_gradient_and_a_descent_ends_where_nothing_is_left_to_gain():
+    """The centre given is no minimum of the potential unless its prior pulls nowhere; iterations are the most."""
+    assert descent(ORIGIN) == 1
+    far = displaced(0.3 * DIMENSION)[0]
+    enough = descent(far)
+    assert 10 < enough < 300
+    # what comes after it is not seen: a tenth of a per mille of λ = 1/2
+    shifts = [float(polish(at(far), BASELINE, iterations=most).shift) for most in (enough // 4, enough, 3000)]
+    np.testing.assert_allclose(shifts[1:], 0.3 * DIMENSION, atol=5e-5 * DIMENSION)
+    assert abs(shifts[0] - 0.3 * DIMENSION) > 5e-5 * DIMENSION, "a shorter descent would not have been enough"
+    assert descent(far, iterations=7) == 7

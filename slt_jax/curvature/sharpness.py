@@ -43,7 +43,8 @@ def sharpness(key: Key, posterior: LocalPosterior, batch: Batch, points: PyTree,
     """
     count = jax.tree.leaves(points)[0].shape[0]
     keys = jax.random.split(key, count)
-    values = jax.vmap(lambda k, z: _power_iteration(k, z, posterior, batch, iterations))(keys, points)
+    # one after the other: a product with the Hessian takes several copies of the parameters
+    values = jax.lax.map(lambda at: _power_iteration(at[0], at[1], posterior, batch, iterations), (keys, points))
     return jnp.max(jnp.where(jnp.isfinite(values), values, jnp.inf))
 
 

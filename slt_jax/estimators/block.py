@@ -31,7 +31,8 @@ BURNIN_FRICTION = 0.01
 #: The same while draws are made: more, for the energy of the stiff modes to be forgotten sooner.
 DRAW_FRICTION = 0.03
 #: The energy forgets its start in ``1 / friction`` steps: a short burn-in needs a friction of this over its length.
-_FORGETTING = 20.0
+#: Where no chain is annealed, only half of the energy is lacking at first, and 1 % at the end.
+_FORGETTING, _FORGETTING_COLD = 20.0, 4.0
 #: ``nβ`` of the annealed chains as a share of its final value: at first, and then once on the way.
 HOT, WARM = 0.1, 0.3
 #: Share of the burn-in that the annealed chains spend at a higher temperature.
@@ -70,22 +71,22 @@ class Warm(NamedTuple):
     """Where chains stopped, and what they met; leading axes ``(group, chain)`` and ``(group,)``.
 
     Attributes:
-      state: The sampler's states.
-      points: The last positions reached, finite or not.
+      state: The sampler's states; before the first stage their positions are where curvature is first looked for.
       curvature: The largest curvature met that still counts.
       heat: What batches add to λ̂ for a step of 1, as a share of it; 0 on all of the data.
       finite: Whether the last stage was finite.
       share: ``nβ`` of the last stage as a share of its final value.
       bracket: Whether the second group has come from above, shape ``()``: it was warmer, and did not leave the basin.
+      fresh: Whether the first stage, which starts at the centre, is still to come, shape ``()``.
     """
 
     state: PyTree
-    points: PyTree
     curvature: Array
     heat: Array
     finite: Array
     share: Array
     bracket: Array
+    fresh: Array
 
 
 def groups_of(chains: int) -> int:
@@ -102,12 +103,13 @@ def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fractio
     """Burn-in, then draws: the first group cold from the start, the second annealed from a tenth of ``nβ``."""
     stages, groups = burnin_stages + draw_stages, groups_of(chains)
     share = np.ones((stages, groups))
-    if has_bracket(chains, burnin_stages):
+    if bracket := has_bracket(chains, burnin_stages):
         annealed = max(1, int(_ANNEALED * burnin_stages))
         hot = -(-2 * annealed // 3)
         share[:hot, 1], share[hot:annealed, 1] = HOT, WARM
-    least = _FORGETTING / max(burnin, 1)
-    warming = np.arange(stages) < burnin_stages
+    least = (_FORGETTING if bracket else _FORGETTING_COLD) / max(burnin, 1)
+    # a change of friction is one more start to forget, for which a short run has no time
+    warming = (np.arange(stages) < burnin_stages) | (not bracket and BURNIN_FRICTION < least < 1)
     friction = np.where(warming, BURNIN_FRICTION, DRAW_FRICTION)
     return Plan(
         share=jnp.asarray(share, jnp.float32),
@@ -127,7 +129,7 @@ def going_on(used: Plan) -> Plan:
 
 @partial(jax.jit, static_argnums=(3, 4))
 def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_size: int | None) -> Warm:
-    """All chains at the centre, with points of typical potential around it at which curvature is first looked for."""
+    """All chains ready to start, at points of typical potential: there the first stage looks for curvature."""
     batch_key, point_key, init_key = jax.random.split(key, 3)
     groups = groups_of(chains)
     init = _sampler(posterior, 1.0, 1.0, batch_size).init
@@ -136,7 +138,8 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_
     zero = jnp.zeros(groups, posterior.nbeta.dtype)
     shape = (groups, chains // groups)
     share = jnp.ones(groups, jnp.float32)  # single like that of a plan, also where nβ is double
-    return Warm(_grouped(state, shape), _grouped(points, shape), zero, zero, zero == 0, share, jnp.asarray(False))
+    state = _grouped(state._replace(position=points), shape)
+    return Warm(state, zero, zero, zero == 0, share, jnp.asarray(False), jnp.asarray(True))
 
 
 @partial(jax.jit, static_argnums=(5, 6, 7))
@@ -158,7 +161,7 @@ def run(
     """
     batch_key, stage_key = jax.random.split(key)
     batch = _curvature_batch(batch_key, posterior, data)
-    groups, chains = jax.tree.leaves(warm.points)[0].shape[:2]
+    groups, chains = jax.tree.leaves(warm.state)[0].shape[:2]
     stages = todo.settled.shape[0]
 
     def run_group(key: Key, share: Array, step_size: Array, friction: Array, state: PyTree) -> Trace:
@@ -174,25 +177,28 @@ def run(
         # a run that is repeated knows its step; on minibatches what they heat has to be measured again
         given = jnp.isfinite(now.step_size).all() & (batch_size is None)
 
-        def look(warm: Warm) -> tuple[Array, Array]:
-            here = jax.vmap(lambda k, points: sharpness(k, posterior, batch, points))(curvature_keys, warm.points)
+        def look(reached: PyTree) -> tuple[Array, Array]:
+            here = jax.lax.map(lambda at: sharpness(at[0], posterior, batch, at[1]), (curvature_keys, reached))
             heat = jax.vmap(lambda k, points: _heat(k, posterior, data, points, batch, batch_size))
-            return _remember(here, warm, now), warm.heat if batch_size is None else heat(noise_keys, warm.points)
+            return _remember(here, warm, now), warm.heat if batch_size is None else heat(noise_keys, reached)
 
-        curvature, heat = jax.lax.cond(now.settled | given, lambda warm: (warm.curvature, warm.heat), look, warm)
+        known = warm.curvature, warm.heat
+        curvature, heat = jax.lax.cond(now.settled | given, lambda _: known, look, warm.state.position)
         # at one temperature all groups sample one law, and share one step
         one = now.share.min() == 1
         curvature, heat = (jnp.where(one, jnp.max(found), found) for found in (curvature, heat))
         rule = _step_size(posterior, curvature, heat, now.share, batch_size) * todo.fraction
         step_size = jnp.where(jnp.isfinite(now.step_size), now.step_size, rule).astype(jnp.float32)
-        trace = jax.vmap(run_group, in_axes=(0, 0, 0, None, 0))(
-            run_keys, now.share, step_size, now.friction, warm.state
-        )
+        # no curvature is negative, but it is known only after the look: no second copy of the positions during it
+        fresh = warm.fresh & (curvature[0] >= 0)
+        begun = jax.tree.map(lambda z: jnp.where(fresh, jnp.zeros_like(z), z), warm.state.position)
+        state = warm.state._replace(position=begun)
+        trace = jax.vmap(run_group, in_axes=(0, 0, 0, None, 0))(run_keys, now.share, step_size, now.friction, state)
         finite = jnp.isfinite(trace.excess).all(axis=(1, 2))
-        # chains that diverge in the burn-in go back to where they last were finite, to try again with a smaller step
+        # what diverges in the burn-in tries a smaller step, at rest at the centre: no place to go back to is kept
         keep = now.settled | finite
-        back = jax.tree.map(lambda new, old: jnp.where(_like(keep, new), new, old), trace.state, warm.state)
-        reached = Warm(back, trace.state.position, curvature, heat, finite, now.share, warm.bracket)
+        back = jax.tree.map(lambda leaf: jnp.where(_like(keep, leaf), leaf, jnp.zeros_like(leaf)), trace.state)
+        reached = Warm(back, curvature, heat, finite, now.share, warm.bracket, jnp.asarray(False))
         energy = now.share * posterior.nbeta * jnp.mean(trace.excess[:, :, stretch // 2 :], axis=(1, 2))
         return _recalled(reached, energy, now), (trace._replace(state=()), step_size)
 
@@ -266,8 +272,9 @@ def _recalled(reached: Warm, energy: Array, now: Plan) -> Warm:
         return jnp.where(escaped, jnp.stack([leaf[0], leaf[0]]), leaf)
 
     warmer = now.share[1] < 1
-    kept = {name: jax.tree.map(from_first, getattr(reached, name)) for name in ("state", "points", "curvature", "heat")}
-    bracket = ~escaped & jnp.where(warmer, reached.finite[1], reached.bracket)
+    kept = {name: jax.tree.map(from_first, getattr(reached, name)) for name in ("state", "curvature", "heat")}
+    # chains that had to begin again once they were cold do not come from above
+    bracket = ~escaped & reached.finite[1] & (warmer | reached.bracket)
     return reached._replace(**kept, bracket=bracket)
 
 

@@ -151,7 +151,7 @@ def measure(
     Returns:
       The estimate with its settings, the draws it is the mean of, and the posterior they were drawn from.
     """
-    centre = Polished(posterior, jnp.full((), jnp.nan, posterior.nbeta.dtype), jnp.asarray(False))
+    centre = Polished(posterior, jnp.full((), jnp.nan, posterior.nbeta.dtype), jnp.asarray(False), jnp.int32(0))
     if polishing:
         centre = _polish(posterior, data)
     posterior = _with_variates(centre.posterior, data, schedule.batch_size)
@@ -293,6 +293,7 @@ def _settings(
         polishing=jnp.asarray(polishing),
         polished=centre.moved,
         shift=centre.shift,
+        descent=centre.gradients,
     )
 
 

@@ -32,6 +32,7 @@ class Settings(NamedTuple):
       polishing: Whether a minimum nearby was looked for.
       polished: Whether the centre was moved to the minimum nearby.
       shift: ``nβ`` times the height of the centre given above the minimum found nearby.
+      descent: Gradients on all of the data that looking for the minimum took, beside those of the chains.
     """
 
     nbeta: Array
@@ -52,6 +53,7 @@ class Settings(NamedTuple):
     polishing: Array
     polished: Array
     shift: Array
+    descent: Array | int = 0
 
     def explain(self) -> str:
         """What was chosen, in words (host only)."""
@@ -64,7 +66,8 @@ class Settings(NamedTuple):
             f"friction {float(self.friction[-1]):.2g} a step"
         )
         moved = (
-            f"; the centre was moved to the minimum nearby, lower by {float(self.shift):.2g} in units of λ"
+            f"; the centre was moved to the minimum nearby, lower by {float(self.shift):.2g} in units of λ, in "
+            f"{int(self.descent)} gradients"
             if bool(self.polished)
             else ""
         )

@@ -10,6 +10,7 @@ from slt_jax.estimators import block
 from slt_jax.estimators.block import Plan, Warm
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
+from slt_jax.estimators.heating import as_share
 from slt_jax.polish import Polished, polish, read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
@@ -22,7 +23,7 @@ STAGES = 5
 ATTEMPTS = 3
 #: An error relative to less than this is not asked for: the least λ that a single mode can have.
 _SMALL = 0.5
-#: Effective draws from which on an error is known well enough to stop at.
+#: Effective draws from which an error is known well enough to stop at.
 _KNOWN = 50
 #: Failed checks that more steps can cure.
 _CURABLE = frozenset({"rhat", "ess", "drift", "bracket", "virial", "heat"})
@@ -62,6 +63,11 @@ class Schedule(NamedTuple):
         return -(-self.burnin // (self.stretch * self.thin))
 
     @property
+    def shape(self) -> tuple[int, int, int | None]:
+        """What ``block.run`` is compiled for."""
+        return self.stretch, self.thin, self.batch_size
+
+    @property
     def gradients(self) -> int:
         """Gradients that each chain takes in a block."""
         return (self.burnin_stages + STAGES) * self.stretch * self.thin
@@ -83,7 +89,7 @@ def calibrate(
     a step, so that it crosses flat directions; draws are made with 0.03. On minibatches it has none (``sgld`` with
     averaged noise and control variates), because the noise of batches heats a chain with momentum more:
     ``ε = min(1 / (nβ h_max + γ), 0.01 / heat)`` with the ``heat`` that the noise of the gradients, measured where the
-    chains are, adds to λ̂ for a step of 1.
+    chains are, adds to λ̂ for a step of 1. It grows as they move on, unless their anchors follow, as they do in ``llc``.
 
     An even number of chains is a bracket: half of them start at the centre, half at a tenth of ``nβ`` and are annealed
     over the first three fifths of the burn-in. The first approach λ̂ from below, the others from above.
@@ -113,7 +119,8 @@ def calibrate(
     todo = block.plan(chains, STAGES, 0, burnin, fraction)
     start_key, run_key = jax.random.split(key)
     warm = block.start(start_key, posterior, data, chains, batch_size)
-    _, warm, used = block.run(run_key, posterior, data, warm, todo, stretch, 1, batch_size)
+    # who goes on from here has one posterior for all chains, and so one anchor
+    _, warm, used = block.run(run_key, posterior, data, warm, todo, stretch, 1, batch_size, False)
     state = jax.tree.map(lambda leaf: leaf.reshape(chains, *leaf.shape[2:]), warm.state)
     return Calibration(block.sampler_of(posterior, used, batch_size), used.step_size[-1].min(), state)
 
@@ -133,7 +140,8 @@ def measure(
 
     Inside jit, and with a budget that is spent by the first block, that one block is all. On the host a run whose step
     proved too large is begun again with half of it, and one whose chains have not settled, or whose error exceeds
-    ``relative_error``, goes on from where it stopped; the first half of all steps is then burn-in.
+    ``relative_error``, goes on from where it stopped; the first half of all steps is then burn-in. On minibatches the
+    heat felt in the draws is taken from the value.
 
     Args:
       key: A typed key.
@@ -155,10 +163,12 @@ def measure(
     height = jnp.full((), jnp.nan, posterior.nbeta.dtype) if polishing else read_height(posterior, data)
 
     def look(run: _Run) -> Estimate:
-        heating = jnp.mean(run.warm.heat) * run.first.step_size[-1].max()  # 0 on all of the data
         # a centre that was moved lacks nothing
         shift = jnp.where(centre.moved, jnp.nan, centre.shift)
-        return read(_kept(run, schedule), posterior, Evidence(shift, run.warm.bracket, heating, height))
+        kept = _kept(run, schedule)
+        added = _felt(run, schedule) * run.last.step_size[-1].max()
+        heating = as_share(posterior, added, posterior.nbeta * jnp.mean(kept.excess))
+        return read(kept, posterior, Evidence(shift, run.warm.bracket, heating, height))
 
     def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> _Run:
         return _begin(key, posterior, data, schedule, attempt, fraction, step_size)
@@ -187,11 +197,13 @@ def measure(
 
 
 class _Run(NamedTuple):
-    """A run so far: all of its draws, where it stopped, its first plan, and how many runs and blocks it took."""
+    """A run so far: its draws, where it stopped, its plans, the heat of its stages, and how many runs and blocks."""
 
     draws: Trace
     warm: Warm
     first: Plan
+    last: Plan
+    heat: Array
     attempt: int
     blocks: int
 
@@ -208,18 +220,18 @@ def _begin(
     start_key, run_key = jax.random.split(_block_key(key, attempt, 0))
     warm = block.start(start_key, posterior, data, schedule.chains, schedule.batch_size)
     todo = block.plan(schedule.chains, schedule.burnin_stages, STAGES, schedule.burnin, fraction)
-    if step_size is not None:
-        todo = todo._replace(step_size=jnp.asarray(step_size))
-    trace, warm, used = _run(run_key, posterior, data, schedule, warm, todo)
-    return _Run(trace, warm, used, attempt, 1)
+    todo = todo if step_size is None else todo._replace(step_size=jnp.asarray(step_size))
+    trace, warm, used = block.run(run_key, posterior, data, warm, todo, *schedule.shape)
+    return _Run(trace, warm, used, used, used.heat, attempt, 1)
 
 
 def _go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, run: _Run) -> _Run:
-    trace, warm, _ = _run(
-        _block_key(key, run.attempt, run.blocks), posterior, data, schedule, run.warm, block.going_on(run.first)
-    )
+    # on minibatches the step follows from all of the heat that was felt: less and less changes it
+    todo = block.going_on(run.first, None if schedule.batch_size is None else _felt(run, schedule))
+    run_key = _block_key(key, run.attempt, run.blocks)
+    trace, warm, used = block.run(run_key, posterior, data, run.warm, todo, *schedule.shape)
     draws = jax.tree.map(lambda *pieces: jnp.concatenate(pieces, axis=1), run.draws, trace)
-    return run._replace(draws=draws, warm=warm, blocks=run.blocks + 1)
+    return _Run(draws, warm, run.first, used, jnp.concatenate([run.heat, used.heat]), run.attempt, run.blocks + 1)
 
 
 def _block_key(key: Key, attempt: int, number: int) -> Key:
@@ -227,10 +239,10 @@ def _block_key(key: Key, attempt: int, number: int) -> Key:
     return jax.random.fold_in(jax.random.fold_in(key, attempt), number)
 
 
-def _run(
-    key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, warm: Warm, todo: Plan
-) -> tuple[Trace, Warm, Plan]:
-    return block.run(key, posterior, data, warm, todo, schedule.stretch, schedule.thin, schedule.batch_size)
+def _felt(run: _Run, schedule: Schedule) -> Array:
+    """What batches add to λ̂ for an ε of 1, over the stages of the draws that are kept; 0 on all of the data."""
+    first = schedule.burnin_stages if run.blocks == 1 else len(run.heat) // 2
+    return jnp.nanmean(run.heat[first:])  # NaN where a chain had diverged
 
 
 def _kept(run: _Run, schedule: Schedule) -> Trace:

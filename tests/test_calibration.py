@@ -15,7 +15,7 @@ from laws import BASELINE, CURVATURES, ORIGIN, assert_same, compilations, deviat
 
 import slt_jax as slt
 from slt_jax import posterior as posteriors
-from slt_jax.estimators import block
+from slt_jax.estimators import block, planning
 from slt_jax.estimators.calibration import Schedule, measure
 from slt_jax.estimators.estimate import read
 from slt_jax.estimators.examine import Evidence
@@ -99,7 +99,7 @@ def first_block(posterior):
     """All draws of one block, burn-in and draws, where it stopped and what it used."""
     start_key, run_key = jax.random.split(jax.random.key(8))
     warm = block.start(start_key, posterior, BASELINE, CHAINS, None)
-    todo = block.plan(CHAINS, 5, 5, BURNIN)
+    todo = planning.plan(CHAINS, 5, 5, BURNIN)
     return block.run(run_key, posterior, BASELINE, warm, todo, STRETCH, 1, None)
 
 
@@ -113,9 +113,9 @@ def begun_too_fast(monkeypatch):
             found = original(*shape, fraction)
             return found._replace(step_size=jnp.full_like(found.step_size, times * STABLE) * found.fraction)
 
-        monkeypatch.setattr(block, "plan", plan)
+        monkeypatch.setattr(planning, "plan", plan)
 
-    original = block.plan
+    original = planning.plan
     return ask
 
 
@@ -182,14 +182,14 @@ def test_a_length_that_is_asked_for_is_kept():
 
 def test_chains_go_on_from_where_they_stopped(posterior, first_block):
     _, warm, used = first_block
-    further, _, _ = block.run(jax.random.key(9), posterior, BASELINE, warm, block.going_on(used), STRETCH, 1, None)
+    further, _, _ = block.run(jax.random.key(9), posterior, BASELINE, warm, planning.going_on(used), STRETCH, 1, None)
     positions = jax.tree.map(lambda leaf: leaf.reshape(CHAINS, *leaf.shape[2:]), warm.state.position)
     batch = slt.full_batch(posterior, BASELINE)
     at_the_end = jax.vmap(lambda z: posteriors.excess(posterior, z, batch))(positions)
     np.testing.assert_allclose(further.excess[:, 0], at_the_end, rtol=1e-5)
     assert (at_the_end > 0).all(), "the centre would have none"
     assert_same(warm.share, jnp.ones(2))
-    assert_same(block.going_on(used).step_size, jnp.broadcast_to(used.step_size[-1], (STAGES, 2)))
+    assert_same(planning.going_on(used).step_size, jnp.broadcast_to(used.step_size[-1], (STAGES, 2)))
 
 
 def test_a_longer_run_is_the_shorter_one_and_what_follows_it(posterior):
@@ -213,7 +213,7 @@ def test_a_longer_run_is_the_shorter_one_and_what_follows_it(posterior):
 def test_a_burnin_that_diverges_goes_back_and_takes_a_smaller_step(posterior):
     start_key, run_key = jax.random.split(jax.random.key(8))
     warm = block.start(start_key, posterior, BASELINE, CHAINS, None)
-    todo = block.plan(CHAINS, 5, 5, BURNIN, 8.0)
+    todo = planning.plan(CHAINS, 5, 5, BURNIN, 8.0)
     trace, _, used = block.run(run_key, posterior, BASELINE, warm, todo, STRETCH, 1, None)
     finite = np.isfinite(trace.excess).reshape(CHAINS, STAGES, STRETCH).all(axis=(0, 2))
     assert float(used.step_size[0, 0]) > STABLE
@@ -261,7 +261,7 @@ def test_half_of_the_chains_come_from_above_and_meet_the_others(grown, first_blo
     early = NBETA * np.asarray(trace.excess[:, STRETCH : 3 * STRETCH]).mean(axis=1)
     assert early[2:].mean() > 2 * early[:2].mean()
     assert used.share[:, 0].tolist() == [1.0] * STAGES
-    assert float(used.share[0, 1]) == np.float32(block.HOT)
+    assert float(used.share[0, 1]) == np.float32(planning.HOT)
     assert used.share[3:, 1].tolist() == [1.0] * (STAGES - 3)
     assert abs(float(grown.health.gap)) < 4 * float(grown.health.gap_error)
     assert bool(grown.health.checks["bracket"])
@@ -312,8 +312,8 @@ def test_halves_that_differ_fail_the_bracket_and_nothing_else(posterior, long_tr
 
 def test_a_bracket_needs_an_even_number_of_chains_and_a_burnin():
     for chains, stages, expected in ((4, 5, True), (2, 2, True), (3, 5, False), (1, 5, False), (4, 1, False)):
-        assert block.has_bracket(chains, stages) is expected
-        annealed = np.asarray(block.plan(chains, stages, 5, 1000).share).min() < 1
+        assert planning.has_bracket(chains, stages) is expected
+        annealed = np.asarray(planning.plan(chains, stages, 5, 1000).share).min() < 1
         assert annealed == expected
 
 
@@ -373,7 +373,7 @@ def test_another_key_temperature_and_centre_compile_nothing(cost_of_once, cost_o
 
 def friction(chains, burnin, draws=250):
     length = Schedule(chains, draws, burnin, 1, None)
-    return np.asarray(block.plan(chains, length.burnin_stages, STAGES // 2, burnin).friction), length
+    return np.asarray(planning.plan(chains, length.burnin_stages, STAGES // 2, burnin).friction), length
 
 
 @pytest.mark.parametrize("chains", [1, 3])
@@ -388,8 +388,8 @@ def test_a_short_burnin_without_annealed_chains_forgets_its_cold_start_to_one_pe
 @pytest.mark.parametrize(("chains", "burnin"), [(1, 400), (3, 2000)])
 def test_a_long_burnin_has_the_least_friction_and_the_draws_their_own(chains, burnin):
     found, length = friction(chains, burnin)
-    np.testing.assert_allclose(found[: length.burnin_stages], block.BURNIN_FRICTION, rtol=1e-6)
-    np.testing.assert_allclose(found[length.burnin_stages :], block.DRAW_FRICTION, rtol=1e-6)
+    np.testing.assert_allclose(found[: length.burnin_stages], planning.BURNIN_FRICTION, rtol=1e-6)
+    np.testing.assert_allclose(found[length.burnin_stages :], planning.DRAW_FRICTION, rtol=1e-6)
 
 
 def test_annealed_chains_lose_their_heat_sooner_than_cold_ones_find_theirs():

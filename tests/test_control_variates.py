@@ -295,6 +295,28 @@ def test_a_chain_on_batches_of_noisy_data_is_no_longer_heated():
     assert heated[0] - whole[0] > 6 * np.hypot(heated[1], whole[1])
 
 
+def test_around_an_anchor_the_mean_is_the_full_gradient_and_at_it_there_is_no_noise(key):
+    """Far from the centre as near it; around the centre the same place is noisy."""
+    data = {"x": jnp.asarray(DATA["x"], jnp.float32), "y": jnp.asarray(DATA["y"], jnp.float32)}
+    plain = slt.localise(network, jax.tree.map(jnp.float32, CENTER), data)
+    z = displacement(plain, 5.0)
+    beside = jax.tree.map(lambda leaf: 1.01 * leaf, z)
+    central, anchored = with_control_variates(plain, data), with_control_variates(plain, data, z)
+    keys = jax.random.split(key, 200)
+
+    def noise(posterior, place):
+        return float(jax.vmap(lambda k: gradient_noise(k, posterior, data, place, 3))(keys).mean())
+
+    assert noise(anchored, z) == 0.0
+    assert noise(anchored, beside) < 0.01 * noise(central, beside)
+    assert noise(anchored, plain.restriction.origin(plain.center)) > 0, "at the centre it is the centre that is quiet"
+    for place in (z, beside, plain.restriction.origin(plain.center)):
+        exact = full_gradient(plain, data, place)
+        every = gradients(anchored, data, place, jnp.arange(5)[:, None])
+        mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), every)
+        assert_same(mean, exact, rtol=1e-3, atol=1e-4)
+
+
 def test_other_data_are_refused_and_batch_sizes_out_of_range(key):
     posterior = slt.localise(network, CENTER, DATA)
     mean = slt.localise(LOSSES["mean"], CENTER, DATA)

@@ -306,6 +306,60 @@ def test_batches_that_heat_the_chain_are_flagged_and_full_batches_are_not(key):
     assert bool(cool.health.ok), cool.health.explain()
 
 
+#: One mode on batches of 64 of data of variance 1, heated by a chosen share.
+ON_BATCHES = {"nbeta": 100.0, "gamma": 1.0, "draws": 4000, "burnin": 500, "chains": 16, "batch_size": 64}
+COLD = 0.5 * 100 / 101
+
+
+def heated_by(share, kind):
+    """A sampler that the batches heat by this share of the value without them."""
+    epsilon = share * COLD * 8 / (100.0**2 / 64)
+    return slt.samplers.sgld(epsilon) if kind == "sgld" else slt.samplers.underdamped((epsilon / 20) ** 0.5)
+
+
+@pytest.mark.parametrize("kind", ["sgld", "underdamped"])
+def test_the_heat_of_batches_is_measured_for_a_sampler_of_ones_own(kind, key):
+    for share in (0.04, 0.12):
+        sampler = heated_by(share, kind)
+        estimate = slt.llc(key, regression, 0.0, CENTRED, sampler=sampler, **ON_BATCHES)
+        assert float(estimate.health.heating) == pytest.approx(share / (1 + share), rel=0.3)
+        assert bool(estimate.health.checks["heating"]) == (share < 0.05)
+        assert ("raise batch_size or lower the step size" in estimate.health.explain()) == (share > 0.05)
+        # a sampler that does not know what heats it hides the same heat
+        silent = slt.llc(key, regression, 0.0, CENTRED, sampler=sampler._replace(overdamped=float("nan")), **ON_BATCHES)
+        assert np.isnan(silent.health.heating)
+        assert bool(silent.health.checks["heating"])
+        assert float(silent.health.energy) == float(estimate.health.energy)
+    whole = slt.llc(key, regression, 0.0, CENTRED, sampler=sampler, **ON_BATCHES | {"batch_size": None})
+    assert np.isnan(whole.health.heating)
+
+
+def test_heat_is_measured_inside_jit_and_vmap_as_outside(key):
+    settings = ON_BATCHES | {"draws": 500, "chains": 4}
+
+    def run(key, step):
+        return slt.llc(key, regression, 0.0, CENTRED, sampler=slt.samplers.underdamped(step), **settings)
+
+    steps = jnp.array([5e-3, 1e-2])
+    swept = jax.jit(jax.vmap(run, in_axes=(None, 0)))(key, steps)
+    single = jnp.stack([run(key, float(step)).health.heating for step in steps])
+    np.testing.assert_allclose(swept.health.heating, single, rtol=1e-3)
+    assert float(single[1]) > 2 * float(single[0]), "it goes with the square of the step"
+
+
+def test_heat_that_is_known_and_small_is_taken_from_the_value_and_what_is_larger_is_left_and_flagged(key):
+    settings = ON_BATCHES | {"chains": 64, "draws": 8000}
+    estimate = slt.llc(key, regression, 0.0, CENTRED, sampler=heated_by(0.045, "sgld"), **settings)
+    raw, error = float(estimate.health.energy), float(estimate.health.error)
+    assert deviation(raw, error, COLD) > 3, "without the correction it is wrong"
+    assert deviation(estimate.value, error, COLD) < 3
+    assert float(estimate.std_error) > error, "a third of what was taken off is in doubt"
+    np.testing.assert_allclose(estimate.per_chain.mean(), estimate.value, rtol=1e-5)
+    hot = slt.llc(key, regression, 0.0, CENTRED, sampler=heated_by(0.3, "sgld"), **ON_BATCHES)
+    assert float(hot.value) == float(hot.health.energy)
+    assert not bool(hot.health.ok)
+
+
 def test_the_noise_of_batches_alone_is_not_mistaken_for_a_lower_minimum(key):
     estimate = slt.llc(
         key,

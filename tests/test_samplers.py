@@ -74,6 +74,26 @@ def finite(info):
     return all(bool(jnp.isfinite(leaf).all()) for leaf in info)
 
 
+#: The ε of the overdamped dynamics that batches heat as much, where it is known.
+HEATED = {
+    "sgld": lambda step: step,
+    "sgld, Euler noise": lambda step: step,
+    "underdamped": lambda step: step**2 / np.tanh(0.05),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_sampler_says_what_batches_heat_or_that_it_does_not_know(name):
+    found = ROWS[name].make(0.02).overdamped
+    assert np.isnan(found) if name not in HEATED else found == pytest.approx(HEATED[name](0.02), rel=1e-6)
+    traced = jax.jit(lambda step: ROWS[name].make(step).overdamped)(0.02)
+    np.testing.assert_allclose(traced, found, rtol=1e-6)
+    whole = ROWS[name].make(0.02)
+    by_hand = samplers.Sampler(whole.init, whole.step)
+    assert np.isnan(by_hand.overdamped), "what is not said is not known"
+    assert len(jax.tree.leaves(whole)) == len(jax.tree.leaves((whole.init, whole.step))) + 1
+
+
 def test_every_sampler_has_a_row():
     constructors = {name for name in samplers.__all__ if name not in ("Info", "Sampler")}
     assert constructors == {row.constructor for row in ROWS.values()}
@@ -354,6 +374,26 @@ def test_minibatches_heat_a_mode_by_exactly_their_formula(averaged):
     expected = 0.5 * nbeta * (cold + heating)
     estimate = slt.llc_from(trace, posterior)
     assert deviation(estimate.value, estimate.std_error, expected) < 4
+
+
+@pytest.mark.parametrize("friction", [0.1, 1.0, 5.0])
+def test_batches_heat_underdamped_as_overdamped_dynamics_at_the_step_it_names(friction):
+    """``ε (nβ)² σ² / (4 a (1 - h² a / 4))`` at ``ε = h² coth(f/2)``; at high friction ``2h²/f`` is another number."""
+    nbeta, size = 100.0, 4
+    posterior = slt.localise(regression, jnp.float32(0.0), CENTRED, nbeta, 1.0)
+    step = 0.005 if friction < 1 else 0.06
+    sampler = samplers.underdamped(step, friction=friction)
+    settings = {"draws": 4000, "chains": 16, "burnin": 500, "batch_size": size}
+    trace = slt.sample(jax.random.key(7), sampler, posterior, CENTRED, observe=lambda w: w, **settings)
+    a = nbeta + 1.0
+
+    def heated(epsilon):
+        return 1 / a + epsilon * nbeta**2 / size / (4 * a * (1 - step**2 * a / 4))
+
+    assert variance_deviation(trace.observables, heated(float(sampler.overdamped))) < 4
+    assert variance_deviation(trace.observables, heated(0.0)) > 4
+    if friction > 1:
+        assert variance_deviation(trace.observables, heated(2 * step**2 / friction)) > 4
 
 
 def test_rmsprop_moves_stiff_and_soft_modes_at_nearer_rates_than_sgld():

@@ -8,63 +8,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from slt_jax import loss
-from slt_jax.curvature import (
-    INERTIAL_FRACTION,
-    STEP_FRACTION,
-    inertial_step_size,
-    langevin_step_size,
-    sharpness,
-    typical_points,
-)
-from slt_jax.posterior import Batch, LocalPosterior, dimension, excess, full_batch, gradient_noise, minibatch
-from slt_jax.samplers import Sampler, sgld, underdamped
-from slt_jax.sampling import Trace, batch_index, sample
-from slt_jax.types import Array, Key, PyTree, Scalar
+from slt_jax import loss, tree
+from slt_jax.curvature import sharpness, typical_points
+from slt_jax.estimators.dynamics import curvature_batch, sampler_for, step_size_for
+from slt_jax.estimators.heating import as_share, can_follow, feel
+from slt_jax.estimators.planning import Plan, groups_of
+from slt_jax.posterior import LocalPosterior, with_control_variates
+from slt_jax.samplers import Sampler
+from slt_jax.sampling import Trace, sample
+from slt_jax.types import Array, Key, PyTree
 
-#: What the noise of minibatches may add to λ̂, as a share of it; the step is made small enough for it.
-HEATING = 0.01
-#: Share of the velocity that is lost in a step while the chains warm up: little, for momentum to cross flat directions.
-BURNIN_FRICTION = 0.01
-#: The same while draws are made: more, for the energy of the stiff modes to be forgotten sooner.
-DRAW_FRICTION = 0.03
-#: The energy forgets its start in ``1 / friction`` steps: a short burn-in needs a friction of this over its length.
-#: Where no chain is annealed, only half of the energy is lacking at first, and 1 % at the end.
-_FORGETTING, _FORGETTING_COLD = 20.0, 4.0
-#: ``nβ`` of the annealed chains as a share of its final value: at first, and then once on the way.
-HOT, WARM = 0.1, 0.3
-#: Share of the burn-in that the annealed chains spend at a higher temperature.
-_ANNEALED = 0.6
 #: By how much λ̂ of the annealed chains may exceed that of the others, beyond its noise, before they count as escaped.
 _ESCAPED = 1.0
-#: Examples on which curvature is measured when there are more.
-CURVATURE_EXAMPLES = 4096
 #: What is assumed of the curvature, relative to the largest met, after a stage that diverged.
 _AFTER_DIVERGENCE = 4.0
-#: Pairs of batches from which the noise of the gradient is read, for each chain.
-_PAIRS = 8
-#: The least energy by which heat is judged, as a share of the dimension.
-_LEAST_ENERGY = 0.005
-
-
-class Plan(NamedTuple):
-    """What happens in each stage: numbers only, so that all plans of as many stages share one compilation.
-
-    Attributes:
-      share: ``nβ`` as a share of its final value, shape ``(stage, group)``.
-      step_size: The step, shape ``(stage, group)``; NaN where it is to be found from what the chains meet.
-      friction: Share of the velocity lost in a step, shape ``(stage,)``; of no effect on minibatches.
-      settled: Whether the step is that of the stage before, shape ``(stage,)``.
-      fraction: Steps in units of those of the rule, shape ``()``.
-    """
-
-    share: Array
-    step_size: Array
-    friction: Array
-    settled: Array
-    fraction: Scalar
 
 
 class Warm(NamedTuple):
@@ -73,7 +31,9 @@ class Warm(NamedTuple):
     Attributes:
       state: The sampler's states; before the first stage their positions are where curvature is first looked for.
       curvature: The largest curvature met that still counts.
-      heat: What batches add to λ̂ for a step of 1, as a share of it; 0 on all of the data.
+      heat: What batches add to λ̂ for an ε of 1, as a share of it, where the last step was found; 0 on all of the data.
+      energy: λ̂ of the last half of the last stage; NaN before the first.
+      began: Where the last stage began; ``()`` on all of the data.
       finite: Whether the last stage was finite.
       share: ``nβ`` of the last stage as a share of its final value.
       bracket: Whether the second group has come from above, shape ``()``: it was warmer, and did not leave the basin.
@@ -83,48 +43,12 @@ class Warm(NamedTuple):
     state: PyTree
     curvature: Array
     heat: Array
+    energy: Array
+    began: PyTree
     finite: Array
     share: Array
     bracket: Array
     fresh: Array
-
-
-def groups_of(chains: int) -> int:
-    """Two groups, one from below and one from above, where the chains can be halved."""
-    return 2 if chains % 2 == 0 else 1
-
-
-def has_bracket(chains: int, burnin_stages: int) -> bool:
-    """Whether half of the chains can be annealed."""
-    return groups_of(chains) == 2 and burnin_stages > 1
-
-
-def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fraction: Scalar = 1.0) -> Plan:
-    """Burn-in, then draws: the first group cold from the start, the second annealed from a tenth of ``nβ``."""
-    stages, groups = burnin_stages + draw_stages, groups_of(chains)
-    share = np.ones((stages, groups))
-    if bracket := has_bracket(chains, burnin_stages):
-        annealed = max(1, int(_ANNEALED * burnin_stages))
-        hot = -(-2 * annealed // 3)
-        share[:hot, 1], share[hot:annealed, 1] = HOT, WARM
-    least = (_FORGETTING if bracket else _FORGETTING_COLD) / max(burnin, 1)
-    # a change of friction is one more start to forget, for which a short run has no time
-    warming = (np.arange(stages) < burnin_stages) | (not bracket and BURNIN_FRICTION < least < 1)
-    friction = np.where(warming, BURNIN_FRICTION, DRAW_FRICTION)
-    return Plan(
-        share=jnp.asarray(share, jnp.float32),
-        step_size=jnp.full((stages, groups), jnp.nan, jnp.float32),
-        friction=jnp.asarray(np.clip(friction, min(least, 1.0), None), jnp.float32),
-        # without a burn-in the curvature around the centre has to do
-        settled=jnp.arange(stages) >= max(burnin_stages, 1),
-        fraction=jnp.asarray(fraction, jnp.float32),
-    )
-
-
-def going_on(used: Plan) -> Plan:
-    """The plan of a block that goes on where another stopped: draws only, at the step that was reached."""
-    last = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[-1:], leaf.shape), used._replace(fraction=used.friction))
-    return last._replace(fraction=used.fraction)
 
 
 @partial(jax.jit, static_argnums=(3, 4))
@@ -132,17 +56,27 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_
     """All chains ready to start, at points of typical potential: there the first stage looks for curvature."""
     batch_key, point_key, init_key = jax.random.split(key, 3)
     groups = groups_of(chains)
-    init = _sampler(posterior, 1.0, 1.0, batch_size).init
+    init = sampler_for(posterior, 1.0, 1.0, batch_size).init
     state = jax.vmap(init, in_axes=(0, None, None))(jax.random.split(init_key, chains), posterior, data)
-    points = typical_points(point_key, posterior, _curvature_batch(batch_key, posterior, data), chains)
+    points = typical_points(point_key, posterior, curvature_batch(batch_key, posterior, data), chains)
     zero = jnp.zeros(groups, posterior.nbeta.dtype)
     shape = (groups, chains // groups)
     share = jnp.ones(groups, jnp.float32)  # single like that of a plan, also where nβ is double
     state = _grouped(state._replace(position=points), shape)
-    return Warm(state, zero, zero, zero == 0, share, jnp.asarray(False), jnp.asarray(True))
+    return Warm(
+        state=state,
+        curvature=zero,
+        heat=zero,
+        energy=jnp.full_like(zero, jnp.nan),
+        began=() if batch_size is None else tree.zeros_like(state.position),
+        finite=zero == 0,
+        share=share,
+        bracket=jnp.asarray(False),
+        fresh=jnp.asarray(True),
+    )
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7))
+@partial(jax.jit, static_argnums=(5, 6, 7, 8))
 def run(
     key: Key,
     posterior: LocalPosterior,
@@ -152,102 +86,100 @@ def run(
     stretch: int,
     thin: int,
     batch_size: int | None,
+    following: bool = True,
 ) -> tuple[Trace, Warm, Plan]:
     """Run all stages of a plan.
+
+    On minibatches the control variates of each chain are taken anew at every stage, around where it stands or around
+    the centre, whatever was less noisy in the stage before: unless that is not asked for, or costs more than the stage.
 
     Returns:
       The trace of all stages, shape ``(chain, stage · stretch)``, the chains that started cold first; where they
       stopped; and the plan with the steps that were taken.
     """
     batch_key, stage_key = jax.random.split(key)
-    batch = _curvature_batch(batch_key, posterior, data)
+    batch = curvature_batch(batch_key, posterior, data)
     groups, chains = jax.tree.leaves(warm.state)[0].shape[:2]
     stages = todo.settled.shape[0]
+    follows = batch_size is not None and following and can_follow(loss.example_count(data), batch_size, stretch * thin)
 
-    def run_group(key: Key, share: Array, step_size: Array, friction: Array, state: PyTree) -> Trace:
+    def run_group(key: Key, share: Array, step_size: Array, friction: Array, state: PyTree, anchors: PyTree) -> Trace:
         tempered = posterior._replace(nbeta=posterior.nbeta * share.astype(posterior.nbeta.dtype))
-        sampler = _sampler(posterior, step_size, friction, batch_size)
-        return sample(
-            key, sampler, tempered, data, draws=stretch, chains=chains, thin=thin, batch_size=batch_size, start=state
-        )
+        sampler = sampler_for(posterior, step_size, friction, batch_size)
+        go = partial(sample, draws=stretch, thin=thin, batch_size=batch_size)
+        if not follows:
+            return go(key, sampler, tempered, data, chains=chains, start=state)
 
-    def stage(warm: Warm, inputs: tuple[Key, Plan]) -> tuple[Warm, tuple[Trace, Array]]:
+        def run_chain(key: Key, state: PyTree, anchor: PyTree) -> Trace:
+            around = with_control_variates(tempered, data, anchor)
+            one = jax.tree.map(lambda leaf: leaf[None], state)
+            trace = go(key, sampler, around, data, chains=1, start=one)
+            return jax.tree.map(lambda leaf: leaf[0], trace)
+
+        return jax.vmap(run_chain)(jax.random.split(key, chains), state, anchors)
+
+    def stage(warm: Warm, inputs: tuple[Key, Plan]) -> tuple[Warm, tuple[Trace, Array, Array]]:
         key, now = inputs
         run_keys, curvature_keys, noise_keys = jax.random.split(key, (3, groups))
-        # a run that is repeated knows its step; on minibatches what they heat has to be measured again
+        # a run that is repeated knows its step; on minibatches blocks that go on need the curvature again
         given = jnp.isfinite(now.step_size).all() & (batch_size is None)
 
-        def look(reached: PyTree) -> tuple[Array, Array]:
+        def look(reached: PyTree) -> Array:
             here = jax.lax.map(lambda at: sharpness(at[0], posterior, batch, at[1]), (curvature_keys, reached))
-            heat = jax.vmap(lambda k, points: _heat(k, posterior, data, points, batch, batch_size))
-            return _remember(here, warm, now), warm.heat if batch_size is None else heat(noise_keys, reached)
+            return _remember(here, warm, now)
 
-        known = warm.curvature, warm.heat
-        curvature, heat = jax.lax.cond(now.settled | given, lambda _: known, look, warm.state.position)
+        points = warm.state.position
+        curvature = jax.lax.cond(now.settled | given, lambda _: warm.curvature, look, points)
         # at one temperature all groups sample one law, and share one step
         one = now.share.min() == 1
-        curvature, heat = (jnp.where(one, jnp.max(found), found) for found in (curvature, heat))
-        rule = _step_size(posterior, curvature, heat, now.share, batch_size) * todo.fraction
+        curvature = jnp.where(one, jnp.max(curvature), curvature)
+        moved, felt = jnp.asarray(False), warm.heat
+        if batch_size is not None:
+            look_around = partial(feel, posterior=posterior, data=data, batch=batch, batch_size=batch_size)
+            felt, moved, energy = jax.vmap(partial(look_around, follows=follows))(noise_keys, points, warm.began)
+            # nothing is learned where a chain diverged
+            felt = jnp.where(warm.finite, felt, jnp.nan)
+            heat = jnp.where(jnp.isfinite(now.heat), now.heat, felt)
+            energy = jnp.where(jnp.isfinite(warm.energy), warm.energy, energy)
+            heat, energy = (jnp.where(one, jnp.mean(found), found) for found in (heat, energy))
+            heat = as_share(posterior, heat, energy)
+            warm = warm._replace(heat=jnp.where(now.settled | ~jnp.isfinite(heat), warm.heat, heat))
+        rule = step_size_for(posterior, curvature, warm.heat, now.share, batch_size) * todo.fraction
         step_size = jnp.where(jnp.isfinite(now.step_size), now.step_size, rule).astype(jnp.float32)
         # no curvature is negative, but it is known only after the look: no second copy of the positions during it
         fresh = warm.fresh & (curvature[0] >= 0)
-        begun = jax.tree.map(lambda z: jnp.where(fresh, jnp.zeros_like(z), z), warm.state.position)
+        begun = jax.tree.map(lambda z: jnp.where(fresh, jnp.zeros_like(z), z), points)
         state = warm.state._replace(position=begun)
-        trace = jax.vmap(run_group, in_axes=(0, 0, 0, None, 0))(run_keys, now.share, step_size, now.friction, state)
+        anchors = jax.tree.map(lambda leaf: jnp.where(_like(moved, leaf), leaf, 0.0), begun) if follows else ()
+        trace = jax.vmap(run_group, in_axes=(0, 0, 0, None, 0, 0))(
+            run_keys, now.share, step_size, now.friction, state, anchors
+        )
         finite = jnp.isfinite(trace.excess).all(axis=(1, 2))
         # what diverges in the burn-in tries a smaller step, at rest at the centre: no place to go back to is kept
         keep = now.settled | finite
         back = jax.tree.map(lambda leaf: jnp.where(_like(keep, leaf), leaf, jnp.zeros_like(leaf)), trace.state)
-        reached = Warm(back, curvature, heat, finite, now.share, warm.bracket, jnp.asarray(False))
-        energy = now.share * posterior.nbeta * jnp.mean(trace.excess[:, :, stretch // 2 :], axis=(1, 2))
-        return _recalled(reached, energy, now), (trace._replace(state=()), step_size)
+        energy = posterior.nbeta * jnp.mean(trace.excess[:, :, stretch // 2 :], axis=(1, 2))
+        reached = Warm(
+            state=back,
+            curvature=curvature,
+            heat=warm.heat,
+            energy=energy,
+            began=() if batch_size is None else begun,
+            finite=finite,
+            share=now.share,
+            bracket=warm.bracket,
+            fresh=jnp.asarray(False),
+        )
+        return _recalled(reached, now.share * energy, now), (trace._replace(state=()), step_size, felt)
 
     per_stage = todo._replace(fraction=jnp.broadcast_to(todo.fraction, (stages,)))
-    warm, (traces, steps) = jax.lax.scan(stage, warm, (jax.random.split(stage_key, stages), per_stage))
-    return jax.tree.map(_join, traces), warm, todo._replace(step_size=steps)
+    warm, (traces, steps, heats) = jax.lax.scan(stage, warm, (jax.random.split(stage_key, stages), per_stage))
+    return jax.tree.map(_join, traces), warm, todo._replace(step_size=steps, heat=heats)
 
 
 def sampler_of(posterior: LocalPosterior, used: Plan, batch_size: int | None) -> Sampler:
     """The sampler of the last stage."""
-    return _sampler(posterior, used.step_size[-1].min(), used.friction[-1], batch_size)
-
-
-def _sampler(posterior: LocalPosterior, step_size: Scalar, friction: Scalar, batch_size: int | None) -> Sampler:
-    dtype = posterior.nbeta.dtype
-    step_size = jnp.asarray(step_size, dtype)
-    return sgld(step_size) if batch_size is not None else underdamped(step_size, friction=jnp.asarray(friction, dtype))
-
-
-def _step_size(posterior: LocalPosterior, curvature: Array, heat: Array, share: Array, batch_size: int | None) -> Array:
-    tempered = posterior._replace(nbeta=posterior.nbeta * share)
-    if batch_size is None:
-        return inertial_step_size(tempered, curvature, INERTIAL_FRACTION)
-    stable = langevin_step_size(tempered, curvature, STEP_FRACTION)
-    return jnp.minimum(stable, HEATING / jnp.maximum(heat * share, jnp.finfo(heat.dtype).tiny))
-
-
-def _heat(
-    key: Key, posterior: LocalPosterior, data: PyTree, points: PyTree, batch: Batch, batch_size: int | None
-) -> Array:
-    """``(nβ)² tr Σ / (8 nβ K)``: what batches add to ``nβ K`` for a step of 1, as a share of it.
-
-    Noise of covariance Σ in the gradient of the loss adds ``ε (nβ)² σ² / (4 a)`` to the variance of a mode of force
-    constant ``a ≈ nβ h``, hence ``ε (nβ)² σ² / 8`` to its energy ``nβ h z²/2``, whatever its curvature: flat
-    directions, whose gradient has no noise, count for nothing.
-    """
-    count = jax.tree.leaves(points)[0].shape[0]
-    whole = loss.example_count(data)
-
-    def noise(key: Key, z: PyTree) -> Array:
-        keys = jax.random.split(key, _PAIRS)
-        return jnp.mean(jax.lax.map(lambda k: gradient_noise(k, posterior, data, z, batch_size or whole), keys))
-
-    energy = jax.vmap(lambda z: posterior.nbeta * excess(posterior, z, batch))(points)
-    # chains that have hardly left the centre must not ask for a step of nearly 0
-    least = _LEAST_ENERGY * dimension(posterior)
-    mean_noise = jnp.mean(jax.vmap(noise)(jax.random.split(key, count), points))
-    heat = posterior.nbeta**2 * mean_noise / (8 * jnp.maximum(jnp.mean(energy), least))
-    return heat.astype(posterior.nbeta.dtype)  # parameters may be wider than losses
+    return sampler_for(posterior, used.step_size[-1].min(), used.friction[-1], batch_size)
 
 
 def _remember(here: Array, warm: Warm, now: Plan) -> Array:
@@ -272,7 +204,8 @@ def _recalled(reached: Warm, energy: Array, now: Plan) -> Warm:
         return jnp.where(escaped, jnp.stack([leaf[0], leaf[0]]), leaf)
 
     warmer = now.share[1] < 1
-    kept = {name: jax.tree.map(from_first, getattr(reached, name)) for name in ("state", "curvature", "heat")}
+    copied = ("state", "curvature", "heat", "energy", "began")
+    kept = {name: jax.tree.map(from_first, getattr(reached, name)) for name in copied}
     # chains that had to begin again once they were cold do not come from above
     bracket = ~escaped & reached.finite[1] & (warmer | reached.bracket)
     return reached._replace(**kept, bracket=bracket)
@@ -283,7 +216,7 @@ def _grouped(stacked: PyTree, shape: tuple[int, int]) -> PyTree:
 
 
 def _like(flags: Array, leaf: Array) -> Array:
-    return flags.reshape(flags.shape + (1,) * (leaf.ndim - 1))
+    return flags.reshape(flags.shape + (1,) * (leaf.ndim - flags.ndim))
 
 
 def _join(stretches: Array) -> Array:
@@ -291,10 +224,3 @@ def _join(stretches: Array) -> Array:
     stages, groups, chains, draws, *rest = stretches.shape
     moved = jnp.moveaxis(stretches, 0, 2)
     return moved.reshape(groups * chains, stages * draws, *rest)
-
-
-def _curvature_batch(key: Key, posterior: LocalPosterior, data: PyTree) -> Batch:
-    count = loss.example_count(data)
-    if count <= CURVATURE_EXAMPLES:
-        return full_batch(posterior, data)
-    return minibatch(posterior, data, batch_index(key, CURVATURE_EXAMPLES, count))

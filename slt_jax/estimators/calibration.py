@@ -4,26 +4,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from slt_jax import tree
-from slt_jax.estimators import block
-from slt_jax.estimators.block import Plan, Warm
+from slt_jax.estimators import block, planning, running
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
+from slt_jax.estimators.heating import as_share
+from slt_jax.estimators.running import STAGES, Run, Schedule
 from slt_jax.polish import Polished, polish, read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
 from slt_jax.sampling import Trace
 from slt_jax.types import Array, Key, PyTree, Scalar
 
-#: Stages in which draws are made; in the burn-in, each stage has the step that the curvature met so far allows.
-STAGES = 5
 #: Runs whose step was too large are begun again with half of it, so often.
 ATTEMPTS = 3
 #: An error relative to less than this is not asked for: the least λ that a single mode can have.
 _SMALL = 0.5
-#: Effective draws from which on an error is known well enough to stop at.
+#: Effective draws from which an error is known well enough to stop at.
 _KNOWN = 100
 #: Directions that have not relaxed and could add more than so many times the value are given all of the budget.
 _UNRELAXED = 1.0
@@ -45,31 +43,6 @@ class Calibration(NamedTuple):
     state: PyTree
 
 
-class Schedule(NamedTuple):
-    """Whole numbers that are static under jit: what a block is made of."""
-
-    chains: int
-    draws: int
-    burnin: int
-    thin: int
-    batch_size: int | None
-
-    @property
-    def stretch(self) -> int:
-        """Draws of a stage."""
-        return -(-self.draws // STAGES)
-
-    @property
-    def burnin_stages(self) -> int:
-        """Stages of the burn-in: as long as those of the draws, so that one compiled step serves all of them."""
-        return -(-self.burnin // (self.stretch * self.thin))
-
-    @property
-    def gradients(self) -> int:
-        """Gradients that each chain takes in a block."""
-        return (self.burnin_stages + STAGES) * self.stretch * self.thin
-
-
 def calibrate(
     key: Key,
     posterior: LocalPosterior,
@@ -86,7 +59,7 @@ def calibrate(
     a step, so that it crosses flat directions; draws are made with 0.03. On minibatches it has none (``sgld`` with
     averaged noise and control variates), because the noise of batches heats a chain with momentum more:
     ``ε = min(1 / (nβ h_max + γ), 0.01 / heat)`` with the ``heat`` that the noise of the gradients, measured where the
-    chains are, adds to λ̂ for a step of 1.
+    chains are, adds to λ̂ for a step of 1. It grows as they move on, unless their anchors follow, as they do in ``llc``.
 
     An even number of chains is a bracket: half of them start at the centre, half at a tenth of ``nβ`` and are annealed
     over the first three fifths of the burn-in. The first approach λ̂ from below, the others from above.
@@ -113,10 +86,11 @@ def calibrate(
     """
     stretch = max(1, -(-burnin // STAGES))
     posterior = _with_variates(posterior, data, batch_size)
-    todo = block.plan(chains, STAGES, 0, burnin, fraction)
+    todo = planning.plan(chains, STAGES, 0, burnin, fraction)
     start_key, run_key = jax.random.split(key)
     warm = block.start(start_key, posterior, data, chains, batch_size)
-    _, warm, used = block.run(run_key, posterior, data, warm, todo, stretch, 1, batch_size)
+    # who goes on from here has one posterior for all chains, and so one anchor
+    _, warm, used = block.run(run_key, posterior, data, warm, todo, stretch, 1, batch_size, False)
     state = jax.tree.map(lambda leaf: leaf.reshape(chains, *leaf.shape[2:]), warm.state)
     return Calibration(block.sampler_of(posterior, used, batch_size), used.step_size[-1].min(), state)
 
@@ -136,7 +110,8 @@ def measure(
 
     Inside jit, and with a budget that is spent by the first block, that one block is all. On the host a run whose step
     proved too large is begun again with half of it, and one whose chains have not settled, or whose error exceeds
-    ``relative_error``, goes on from where it stopped; the first half of all steps is then burn-in.
+    ``relative_error``, goes on from where it stopped; the first half of all steps is then burn-in. On minibatches the
+    heat felt in the draws is taken from the value.
 
     Args:
       key: A typed key.
@@ -157,18 +132,20 @@ def measure(
     posterior = _with_variates(centre.posterior, data, schedule.batch_size)
     height = jnp.full((), jnp.nan, posterior.nbeta.dtype) if polishing else read_height(posterior, data)
 
-    def look(run: _Run) -> Estimate:
-        heating = jnp.mean(run.warm.heat) * run.first.step_size[-1].max()  # 0 on all of the data
+    def look(run: Run) -> Estimate:
         # a centre that was moved lacks nothing
         shift = jnp.where(centre.moved, jnp.nan, centre.shift)
-        return read(_kept(run, schedule), posterior, Evidence(shift, run.warm.bracket, heating, height))
+        kept = running.kept(run, schedule)
+        added = running.felt(run, schedule) * run.last.step_size[-1].max()
+        heating = as_share(posterior, added, posterior.nbeta * jnp.mean(kept.excess))
+        return read(kept, posterior, Evidence(shift, run.warm.bracket, heating, height))
 
-    def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> _Run:
-        return _begin(key, posterior, data, schedule, attempt, fraction, step_size)
+    def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> Run:
+        return running.begin(key, posterior, data, schedule, attempt, fraction, step_size)
 
-    def go_on(run: _Run, blocks: int) -> _Run:
+    def go_on(run: Run, blocks: int) -> Run:
         for _ in range(blocks):
-            run = _go_on(key, posterior, data, schedule, run)
+            run = running.go_on(key, posterior, data, schedule, run)
         return run
 
     if settings is not None:
@@ -185,70 +162,8 @@ def measure(
         while (left := afford - run.attempt - run.blocks) > 0 and (more := _wanted(estimate, run, relative_error)):
             run = go_on(run, min(more, left))
             estimate = look(run)
-    kept = _kept(run, schedule)
+    kept = running.kept(run, schedule)
     return estimate._replace(settings=_settings(posterior, schedule, run, kept, centre, polishing)), kept, posterior
-
-
-class _Run(NamedTuple):
-    """A run so far: all of its draws, where it stopped, its first plan, and how many runs and blocks it took."""
-
-    draws: Trace
-    warm: Warm
-    first: Plan
-    attempt: int
-    blocks: int
-
-
-def _begin(
-    key: Key,
-    posterior: LocalPosterior,
-    data: PyTree,
-    schedule: Schedule,
-    attempt: int,
-    fraction: Scalar,
-    step_size: Array | None = None,
-) -> _Run:
-    start_key, run_key = jax.random.split(_block_key(key, attempt, 0))
-    warm = block.start(start_key, posterior, data, schedule.chains, schedule.batch_size)
-    todo = block.plan(schedule.chains, schedule.burnin_stages, STAGES, schedule.burnin, fraction)
-    if step_size is not None:
-        todo = todo._replace(step_size=jnp.asarray(step_size))
-    trace, warm, used = _run(run_key, posterior, data, schedule, warm, todo)
-    return _Run(trace, warm, used, attempt, 1)
-
-
-def _go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, run: _Run) -> _Run:
-    trace, warm, _ = _run(
-        _block_key(key, run.attempt, run.blocks), posterior, data, schedule, run.warm, block.going_on(run.first)
-    )
-    # arrays of the host, where a new length compiles nothing
-    join = jnp.concatenate if tree.is_traced(trace) else lambda pieces, axis: np.concatenate(pieces, axis)
-    draws = jax.tree.map(lambda *pieces: join(pieces, 1), run.draws, trace)
-    return run._replace(draws=draws, warm=warm, blocks=run.blocks + 1)
-
-
-def _block_key(key: Key, attempt: int, number: int) -> Key:
-    """A key of its own for each block; the second half of ``split(key)`` is ``fold_in(key, 1)``, so never mix them."""
-    return jax.random.fold_in(jax.random.fold_in(key, attempt), number)
-
-
-def _run(
-    key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, warm: Warm, todo: Plan
-) -> tuple[Trace, Warm, Plan]:
-    return block.run(key, posterior, data, warm, todo, schedule.stretch, schedule.thin, schedule.batch_size)
-
-
-def _kept(run: _Run, schedule: Schedule) -> Trace:
-    """The draws after the burn-in of the first block, or as many out of the last half of all where there are more.
-
-    They lie further apart the longer the run: their number stays the same, and a longer run compiles nothing.
-    """
-    first = schedule.burnin_stages * schedule.stretch
-    if run.blocks == 1:
-        return jax.tree.map(lambda leaf: leaf[:, first : first + schedule.draws], run.draws)
-    total = run.draws.excess.shape[1]
-    index = total // 2 + np.arange(schedule.draws) * (total - total // 2) // schedule.draws
-    return jax.tree.map(lambda leaf: leaf[:, index], run.draws)
 
 
 def _too_hot(estimate: Estimate) -> Array:
@@ -257,7 +172,7 @@ def _too_hot(estimate: Estimate) -> Array:
     return (health.diverged > 0) | health.overheated
 
 
-def _wanted(estimate: Estimate, run: _Run, relative_error: float) -> int:
+def _wanted(estimate: Estimate, run: Run, relative_error: float) -> int:
     """How many blocks more: as many again where the verdict or the error asks for it and longer chains can help."""
     failed = {name for name, passed in estimate.health.checks.items() if not bool(passed)}
     imprecise = bool(estimate.std_error > relative_error * jnp.maximum(jnp.abs(estimate.value), _SMALL))
@@ -272,7 +187,7 @@ def _with_variates(posterior: LocalPosterior, data: PyTree, batch_size: int | No
 
 
 def _settings(
-    posterior: LocalPosterior, schedule: Schedule, run: _Run, kept: Trace, centre: Polished, polishing: bool
+    posterior: LocalPosterior, schedule: Schedule, run: Run, kept: Trace, centre: Polished, polishing: bool
 ) -> Settings:
     return Settings(
         nbeta=posterior.nbeta,

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from slt_jax.estimators.examine import Evidence, examine
-from slt_jax.estimators.health import Health
+from slt_jax.estimators.health import HEATING_LIMIT, Health
 from slt_jax.posterior import LocalPosterior
 from slt_jax.sampling import Trace
 from slt_jax.types import Array
+
+#: By how much of itself the heat of batches may be wrong, which holds to first order and on a quadratic.
+_HEAT_ERROR = 1 / 3
 
 
 class Settings(NamedTuple):
@@ -140,7 +143,8 @@ def llc_from(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None 
 
     Returns:
       An estimate: ``value`` and ``std_error`` (Monte Carlo, from the effective sample size) without units, shape
-      ``()``; ``per_chain``, shape ``(chain,)``. A diverged chain makes the value NaN and is named in the health.
+      ``()``, from which the heat of batches was taken, where it is known and small, a third of it being added to the
+      error; ``per_chain``, shape ``(chain,)``. A diverged chain makes the value NaN and is named in the health.
 
     Not to be believed where ``health.ok`` is false; as λ itself where the multiplicity m exceeds 1 and λ is small (the
     value at one temperature is then low by about ``(m - 1) / log nβ``); along directions with ``nβ h ≪ γ``.
@@ -148,11 +152,15 @@ def llc_from(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None 
     Source: Lau et al. 2023, arXiv:2308.12108, Definition 1; the errors: Vehtari et al. 2021, arXiv:1903.08008.
     """
     health = examine(trace, posterior, evidence)
+    # what is wrong by more is flagged, and left as it was measured
+    small = jnp.abs(health.heating) <= HEATING_LIMIT
+    heat = jnp.where(small, health.heating * health.energy, 0.0)
+    doubt = jnp.where(heat == 0, health.error, jnp.hypot(health.error, _HEAT_ERROR * heat))
     return Estimate(
         # an infinite draw would make the mean infinite, which a comparison takes for a number
-        value=jnp.where(health.diverged > 0, jnp.nan, posterior.nbeta * jnp.mean(trace.excess)),
-        std_error=health.error,
-        per_chain=posterior.nbeta * jnp.mean(trace.excess, axis=1),
+        value=jnp.where(health.diverged > 0, jnp.nan, posterior.nbeta * jnp.mean(trace.excess) - heat),
+        std_error=doubt,
+        per_chain=posterior.nbeta * jnp.mean(trace.excess, axis=1) - heat,
         health=health,
     )
 

@@ -16,6 +16,8 @@ from slt_jax.types import Array, Scalar
 _LEAF_ERRORS = 4.0
 #: Stretches of each chain from whose scatter a mixture is chosen.
 _STRETCHES = 8
+#: Pieces of each chain over which draws are averaged before their Monte Carlo errors are taken.
+_PIECES = 200
 
 
 class Evidence(NamedTuple):
@@ -62,12 +64,15 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
     held = jnp.where(jnp.all(trace.noise == 0), _calmest(pull, parts), pull)
     series = jnp.stack([excess, trace.virial, held.astype(excess.dtype)])
     together = jnp.concatenate([series, leaves])
-    means, counts = jnp.mean(together, axis=(1, 2)), jax.vmap(diagnostics.ess)(together)
-    errors = jax.vmap(jnp.std)(together) / jnp.sqrt(counts)
-    mean, count = means[0], counts[0]
+    pieces = jax.vmap(_pieces)(together)
+    means, errors = jnp.mean(together, axis=(1, 2)), jax.vmap(diagnostics.mcse)(pieces)
+    mean = means[0]
+    # as many independent draws as would have this error
+    certain = errors[0] == 0
+    count = jnp.where(certain, excess.size, jnp.var(excess) / jnp.where(certain, 1.0, errors[0] ** 2))
     variance = jnp.var(excess) - jnp.mean(trace.noise)
     heat = jnp.where(mean == 0, 1.0, posterior.nbeta * variance / jnp.where(mean == 0, 1.0, mean))
-    gap, gap_error = _gap(excess)
+    gap, gap_error = _gap(pieces[0])
     known = jnp.asarray(evidence.bracket, bool)
     # annealed chains still spread too far along flat directions: the others tell whether the step is too large
     half = max(excess.shape[0] // 2, 1)
@@ -83,7 +88,7 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
         diverged=jnp.mean(~finite, dtype=excess.dtype),
         rhat=diagnostics.rhat(excess),
         ess=count,
-        drift=diagnostics.drift(excess),
+        drift=diagnostics.drift(pieces[0]),
         virial=means[1],
         virial_error=errors[1],
         equipartition=below[1] - 3 * wide[1],
@@ -110,13 +115,19 @@ def _product(excess: Array, distance_squared: Array) -> Array:
     return centred[0] * centred[1]
 
 
+def _pieces(draws: Array, count: int = _PIECES) -> Array:
+    """Means over stretches of equal length, about so many in each chain; all single draws where there are no more.
+
+    The noise of batches, white and large, would hide from an autocorrelation how slowly the rest of the energy moves.
+    """
+    length = max(draws.shape[1] // count, 1)
+    kept = draws[:, draws.shape[1] % length :]
+    return jnp.mean(kept.reshape(kept.shape[0], -1, length), axis=2)
+
+
 def _calmest(first: Array, second: Array) -> Array:
     """The mixture of two series of equal mean that varies least from one stretch of a chain to the next."""
-    length = first.shape[1] // _STRETCHES or 1
-    pieces = [
-        jnp.mean(series[:, : length * (series.shape[1] // length)].reshape(-1, length), axis=1)
-        for series in (first, second - first)
-    ]
+    pieces = (_pieces(series, _STRETCHES) for series in (first, second - first))
     first_apart, apart = (piece - jnp.mean(piece) for piece in pieces)
     spread = jnp.mean(apart**2)
     share = -jnp.mean(first_apart * apart) / jnp.where(spread > 0, spread, 1.0)

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import jax
+
 from slt_jax import loss
 from slt_jax.estimators.calibration import Schedule, measure
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
+from slt_jax.estimators.heating import read_heating
 from slt_jax.polish import read_height
 from slt_jax.posterior import dimension, localise
 from slt_jax.problem import Problem
@@ -62,15 +65,16 @@ def llc(
       restriction: Free directions; default all.
       nbeta: ``nβ``; default ``n / log n``.
       gamma: Localisation strength; default ``1e-4 nβ``.
-      sampler: Run as it is, with nothing else chosen. Default ``underdamped`` on all of the data and ``sgld`` with
-        control variates on minibatches, the step found by ``calibrate``.
+      sampler: Run as it is, with nothing else chosen; on minibatches its heat is measured where it stops. Default
+        ``underdamped`` on all of the data and ``sgld`` with control variates on minibatches, the step found by rule.
       chains: Default 16 up to 256 free parameters, 8 up to 16 384, and 4 beyond: the relative error of λ̂ is
         ``1 / √(λ N)`` with N effective draws, and λ is at most half the number of parameters.
       draws, burnin, thin: For each chain recorded draws, steps thrown away first, and steps from draw to draw. Default
         2000 draws after 2000 steps, and more where the verdict asks for it; where either is given the length is fixed,
         unless a budget is given too.
       batch_size: Examples a step; default all. The noise of batches heats the chain; the default sampler takes steps
-        that are small enough for it, so that small batches need many more of them.
+        that are small enough for it, so that small batches need many more of them. What heat is left is taken from the
+        value, up to 5 % of it, and is a reason to doubt it beyond.
       polish: Whether to move the centre to the minimum nearby first, if that lies within the reach of the temperature
         (``slt_jax.polish``). Default yes, but on minibatches, and with a sampler of one's own, no.
       budget: Gradients that each chain may take, longer and repeated runs included; default 20 000 where the length is
@@ -122,9 +126,11 @@ def llc(
         schedule = schedule._replace(chains=chains_for(dimension(posterior)))
     if sampler is not None:
         steps = {name: getattr(schedule, name) for name in Schedule._fields}
-        return read(
-            sample(key, sampler, posterior, data, **steps), posterior, Evidence(height=read_height(posterior, data))
-        )
+        trace = sample(key, sampler, posterior, data, **steps)
+        # the chains have the keys fold_in(key, 0) to fold_in(key, chains - 1)
+        after = jax.random.fold_in(key, schedule.chains)
+        heating = read_heating(after, sampler, posterior, data, trace, schedule.batch_size)
+        return read(trace, posterior, Evidence(heating=heating, height=read_height(posterior, data)))
     if polish is None:
         polish = batch_size is None
     if budget is None:

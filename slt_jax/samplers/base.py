@@ -1,5 +1,6 @@
 """What every sampler is: a pair of pure functions, what every step reports, and the Metropolis test that two share."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -23,10 +24,14 @@ class Sampler(NamedTuple):
       init: ``init(key, posterior, data) -> State``. A State has at least ``position``: the current ``z``.
       step: ``step(key, state, posterior, batch) -> (State, Info)``, where ``batch`` is a ``Batch`` or plain examples
         (then the centre is evaluated on them too).
+      overdamped: ε of the overdamped Langevin dynamics that the noise of minibatches heats as much, in squared units of
+        the parameters, shape ``()``: gradient noise of variance σ² adds ``ε (nβ)² σ² / 4a`` to the variance of a mode
+        of force constant ``a``, up to higher orders in ``ε a``. NaN where no one number says so: the heat is unknown.
     """
 
     init: Partial
     step: Partial
+    overdamped: Scalar = math.nan
 
 
 class Info(NamedTuple):

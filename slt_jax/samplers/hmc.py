@@ -31,10 +31,10 @@ def hmc(step_size: Scalar, *, leapfrogs: Scalar = 10, jitter: Scalar = 0.2) -> S
       acceptance is in Info; .65 to .9 is good.
 
     Not to be believed on minibatches: start and end are evaluated on the same batch, so that each step is exact for
-    the posterior of its own batch, but no law is common to them, and the chain is heated. A batch as large as the
-    data is taken for all of them. Where the loss is given as a mean alone, ``nβ L`` times the precision (6e-8 in
-    float32) must be far below 1, or the test is a test of rounding. A chain that accepts nothing looks calm: read the
-    acceptance.
+    the posterior of its own batch, but no law is common to them, and the chain is heated, by how much is not measured
+    (``overdamped`` is NaN). A batch as large as the data is taken for all of them. Where the loss is given as a mean
+    alone, ``nβ L`` times the precision (6e-8 in float32) must be far below 1, or the test is a test of rounding. A
+    chain that accepts nothing looks calm: read the acceptance.
 
     Sources: Duane, Kennedy, Pendleton & Roweth 1987, doi:10.1016/0370-2693(87)91197-X; Neal 2011, arXiv:1206.1901
     (the leapfrog, its reversibility, varying the step); Beskos et al. 2013, arXiv:1001.4460 (.65).

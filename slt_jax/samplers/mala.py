@@ -27,10 +27,10 @@ def mala(step_size: Scalar) -> Sampler:
       in Info; about .57 is best where many modes are alike, and it goes to 1 as ``1 - O(ε^{3/2})``.
 
     Not to be believed on minibatches: proposal and current position are evaluated on the same batch, so that each step
-    is exact for the posterior of its own batch, but no law is common to them, and the chain is heated as an
-    unadjusted one is. A batch as large as the data is taken for all of them. Where the loss is given as a mean alone,
-    ``nβ L`` times the precision (6e-8 in float32) must be far below 1, or the test is a test of rounding. A chain
-    that accepts nothing looks calm: read the acceptance.
+    is exact for the posterior of its own batch, but no law is common to them, and the chain is heated about as an
+    unadjusted one is; by how much is not measured (``overdamped`` is NaN). A batch as large as the data is taken for
+    all of them. Where the loss is given as a mean alone, ``nβ L`` times the precision (6e-8 in float32) must be far
+    below 1, or the test is a test of rounding. A chain that accepts nothing looks calm: read the acceptance.
 
     Sources: Roberts & Tweedie 1996, doi:10.2307/3318418 (the algorithm); Roberts & Rosenthal 1998,
     doi:10.1111/1467-9868.00123 (.574 and its scaling).

@@ -43,7 +43,8 @@ def mclmc(step_size: Scalar, *, decoherence: Scalar = 20.0) -> Sampler:
       ValueError: At init, where the posterior has one free parameter: there are no directions to turn to.
 
     Not to be believed in few dimensions at large steps, where the bias, of second order in h, is largest (it has no
-    test to remove it), nor on minibatches, whose noise heats it as it heats ``underdamped``.
+    test to remove it), nor on minibatches, whose noise turns it away from where the force leads, by how much is not
+    measured (``overdamped`` is NaN).
 
     Sources: Robnik, De Luca, Silverstein & Seljak 2022, arXiv:2212.08549 (the dynamics); Robnik & Seljak 2023,
     arXiv:2303.18221 (the noise, and that the law is exact).

@@ -39,7 +39,9 @@ def rmsprop_sgld(step_size: Scalar, *, decay: Scalar = 0.99, stability: Scalar =
 
     Not to be believed beyond fifteen per cent: the drift that a changing ``P`` calls for is left out, as everywhere in
     practice, so the law is exact only in the limit of slow averaging (decay → 1) or of small steps. At steps of
-    practical size λ̂ was 13 % high on a quadratic of two scales, and 10 % on linear networks with a green health.
+    practical size λ̂ was 13 % high on a quadratic of two scales, and 10 % on linear networks with a green health. Nor
+    on minibatches: they heat each coordinate as ``sgld`` at ``ε P`` of its own, no one number, and how much is not
+    measured (``overdamped`` is NaN).
 
     Sources: Li et al. 2016, arXiv:1512.07666 (preconditioned SGLD); Hitchcock & Hoogland 2025, arXiv:2507.21449 (the
     comparison on deep linear networks).

@@ -40,7 +40,8 @@ def sgld(step_size: Scalar, *, averaged_noise: bool = True) -> Sampler:
       A sampler that costs one gradient a step and keeps one copy of ``z`` (two with averaged noise).
 
     Not to be believed where ``ε a`` comes near 4 for the largest curvature met (the virial rises above 1), or where
-    minibatches heat the chain: a batch gradient of variance σ² adds ``ε (nβ)² σ² / (4 a)`` to a mode's variance.
+    minibatches heat the chain: a batch gradient of variance σ² adds ``ε (nβ)² σ² / (4 a (1 - ε a / 4))`` to a mode's
+    variance, which ``llc`` measures.
 
     Sources: Welling & Teh 2011 (SGLD); Leimkuhler & Matthews 2013, doi:10.1093/amrx/abs010 (averaged noise);
     Lau et al. 2023, arXiv:2308.12108 (its use for λ).
@@ -50,8 +51,8 @@ def sgld(step_size: Scalar, *, averaged_noise: bool = True) -> Sampler:
     (0.0001,)
     """
     if averaged_noise:
-        return Sampler(Partial(_init_averaged), Partial(_step_averaged, step_size))
-    return Sampler(Partial(_init_euler), Partial(_step_euler, step_size))
+        return Sampler(Partial(_init_averaged), Partial(_step_averaged, step_size), step_size)
+    return Sampler(Partial(_init_euler), Partial(_step_euler, step_size), step_size)
 
 
 def _init_euler(key: Key, posterior: LocalPosterior, data: PyTree) -> EulerState:

@@ -41,7 +41,8 @@ def sgnht(step_size: Scalar, *, diffusion: Scalar = 0.1, response: Scalar = 0.01
 
     Not to be believed on minibatches whose noise differs between directions: there is one thermostat, and it cools
     stiff and soft modes alike, so that those with more noise than the average stay too hot and the others become too
-    cold. Nor where ``h √a`` comes near 2; the bias in h is of second order, and on a quadratic small, but not 0.
+    cold; what is left of the heat is not measured (``overdamped`` is NaN). Nor where ``h √a`` comes near 2; the bias
+    in h is of second order, and on a quadratic small, but not 0.
 
     Sources: Ding et al. 2014, "Bayesian sampling using stochastic gradient thermostats" (NeurIPS 27);
     Leimkuhler & Shang 2016, arXiv:1505.06889 (the splitting).

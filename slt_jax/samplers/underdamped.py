@@ -1,5 +1,6 @@
 """Underdamped Langevin dynamics by the BAOAB splitting: momentum that persists, and no bias on a quadratic."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -38,8 +39,9 @@ def underdamped(step_size: Scalar, *, friction: Scalar = 0.1) -> Sampler:
       A sampler that costs one gradient a step and keeps two copies of ``z``.
 
     Not to be believed where ``h √a`` comes near 2 for the largest curvature met (a chain of low friction meets more of
-    it than there is at the centre), or where minibatches heat the chain: a batch gradient of variance σ² raises the
-    temperature of a mode by ``(h nβ σ)² / (2f)``, as ``sgld`` at ``ε = 2h²/f`` does.
+    it than there is at the centre), or where minibatches heat the chain, as they heat ``sgld`` at
+    ``ε = h² coth(f/2)``, which is ``2h²/f`` at low friction: a batch gradient of variance σ² adds
+    ``ε (nβ)² σ² / (4 a (1 - h² a / 4))`` to a mode's variance at every friction, which ``llc`` measures.
 
     Sources: Leimkuhler & Matthews 2013, arXiv:1203.5428 (BAOAB and its order), and doi:10.1063/1.4802990 (exact on a
     quadratic).
@@ -47,7 +49,14 @@ def underdamped(step_size: Scalar, *, friction: Scalar = 0.1) -> Sampler:
     >>> underdamped(1e-2, friction=0.03).step.args
     (0.01, 0.03)
     """
-    return Sampler(Partial(_init), Partial(_step, step_size, friction))
+    return Sampler(Partial(_init), Partial(_step, step_size, friction), _overdamped(step_size, friction))
+
+
+def _overdamped(step_size: Scalar, friction: Scalar) -> Scalar:
+    """``h² coth(f/2)``: what the force of one step moves a chain by, until its velocity is forgotten, is ``ε/2``."""
+    if isinstance(step_size, float | int) and isinstance(friction, float | int):
+        return step_size**2 / math.tanh(friction / 2) if friction else math.inf  # numbers stay numbers
+    return step_size**2 / jnp.tanh(0.5 * friction)
 
 
 def _init(key: Key, posterior: LocalPosterior, data: PyTree) -> UnderdampedState:

@@ -1,0 +1,89 @@
+"""What happens in each stage of a run, as data: temperatures, frictions, and the steps that are known."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slt_jax.types import Array, Scalar
+
+#: Share of the velocity that is lost in a step while the chains warm up: little, for momentum to cross flat directions.
+BURNIN_FRICTION = 0.01
+#: The same while draws are made: more, for the energy of the stiff modes to be forgotten sooner.
+DRAW_FRICTION = 0.03
+#: The energy forgets its start in ``1 / friction`` steps: a short burn-in needs a friction of this over its length.
+#: Where no chain is annealed, only half of the energy is lacking at first, and 1 % at the end.
+_FORGETTING, _FORGETTING_COLD = 20.0, 4.0
+#: ``nβ`` of the annealed chains as a share of its final value: at first, and then once on the way.
+HOT, WARM = 0.1, 0.3
+#: Share of the burn-in that the annealed chains spend at a higher temperature.
+_ANNEALED = 0.6
+
+
+class Plan(NamedTuple):
+    """What happens in each stage: numbers only, so that all plans of as many stages share one compilation.
+
+    Attributes:
+      share: ``nβ`` as a share of its final value, shape ``(stage, group)``.
+      step_size: The step, shape ``(stage, group)``; NaN where it is to be found from what the chains meet.
+      friction: Share of the velocity lost in a step, shape ``(stage,)``; of no effect on minibatches.
+      heat: What minibatches add to λ̂ for an ε of 1, shape ``(stage, group)``: NaN where the step follows from what is
+        felt; in the plan that a run returns, what was felt where each stage began.
+      settled: Whether the step is that of the stage before, shape ``(stage,)``.
+      fraction: Steps in units of those of the rule, shape ``()``.
+    """
+
+    share: Array
+    step_size: Array
+    friction: Array
+    heat: Array
+    settled: Array
+    fraction: Scalar
+
+
+def groups_of(chains: int) -> int:
+    """Two groups, one from below and one from above, where the chains can be halved."""
+    return 2 if chains % 2 == 0 else 1
+
+
+def has_bracket(chains: int, burnin_stages: int) -> bool:
+    """Whether half of the chains can be annealed."""
+    return groups_of(chains) == 2 and burnin_stages > 1
+
+
+def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fraction: Scalar = 1.0) -> Plan:
+    """Burn-in, then draws: the first group cold from the start, the second annealed from a tenth of ``nβ``."""
+    stages, groups = burnin_stages + draw_stages, groups_of(chains)
+    share = np.ones((stages, groups))
+    if bracket := has_bracket(chains, burnin_stages):
+        annealed = max(1, int(_ANNEALED * burnin_stages))
+        hot = -(-2 * annealed // 3)
+        share[:hot, 1], share[hot:annealed, 1] = HOT, WARM
+    least = (_FORGETTING if bracket else _FORGETTING_COLD) / max(burnin, 1)
+    # a change of friction is one more start to forget, for which a short run has no time
+    warming = (np.arange(stages) < burnin_stages) | (not bracket and BURNIN_FRICTION < least < 1)
+    friction = np.where(warming, BURNIN_FRICTION, DRAW_FRICTION)
+    return Plan(
+        share=jnp.asarray(share, jnp.float32),
+        step_size=jnp.full((stages, groups), jnp.nan, jnp.float32),
+        friction=jnp.asarray(np.clip(friction, min(least, 1.0), None), jnp.float32),
+        heat=jnp.full((stages, groups), jnp.nan, jnp.float32),
+        # without a burn-in the curvature around the centre has to do
+        settled=jnp.arange(stages) >= max(burnin_stages, 1),
+        fraction=jnp.asarray(fraction, jnp.float32),
+    )
+
+
+def going_on(used: Plan, heat: Scalar | None = None) -> Plan:
+    """The plan of a block that goes on where another stopped: draws only, at the step that was reached.
+
+    On minibatches, where heat is given, the step follows from it and from the curvature where the chains are by now.
+    """
+    last = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[-1:], leaf.shape), used._replace(fraction=used.friction))
+    last = last._replace(fraction=used.fraction)
+    if heat is None:
+        return last
+    unknown = jnp.full_like(last.step_size, jnp.nan)
+    settled = last.settled.at[0].set(False)
+    return last._replace(step_size=unknown, heat=jnp.full_like(last.heat, heat), settled=settled)

@@ -172,7 +172,8 @@ def test_normal_crossings_agree_with_quadrature_not_with_the_asymptotic_value():
     assert deviation(estimate.value, estimate.std_error, exact) < 3
     assert deviation(estimate.value, estimate.std_error, 0.5) > 3
     # and it depends on γ, by a quarter for each factor of e
-    assert [name for name, passed in estimate.health.checks.items() if not passed] == ["gamma"]
+    assert {name for name, passed in estimate.health.checks.items() if not passed} <= {"gamma"}
+    assert float(estimate.health.held) > max(0.2 * float(estimate.value), 10 * float(estimate.health.held_error))
 
 
 def test_coefficients_of_separable_blocks_add():

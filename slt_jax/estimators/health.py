@@ -66,7 +66,7 @@ class Health(NamedTuple):
       error: Its Monte Carlo standard error.
       diverged: Share of the chains with a draw that is not finite.
       rhat: Split R-hat of the excess.
-      ess: Effective sample size of the excess, over all chains.
+      ess: Effective sample size of the excess, over all chains: its variance over the squared error of its mean.
       drift: Second half minus first half of the excess, in its standard errors.
       virial: Equipartition number, exactly 1 under the posterior.
       virial_error: Its Monte Carlo standard error.

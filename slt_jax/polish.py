@@ -114,7 +114,7 @@ def polish(posterior: LocalPosterior, data: PyTree, *, iterations: int = 300) ->
         gain = posterior.nbeta * now.step * tree.norm_squared(slope)
         # not a number counts as above
         lower, rises = potential <= 0, potential > now.potential
-        done = lower & (gain <= _unseen(posterior, potential.dtype))
+        done = lower & (gain <= _unseen(posterior, found.excess.dtype))
         # a rise right after a start is not the ripple of a momentum: the step is too long
         too_long = ~lower | (rises & (now.age <= 2))
         age = jnp.where(rises | ~lower, 1.0, now.age + 1)
@@ -160,7 +160,7 @@ def height(posterior: LocalPosterior, data: PyTree) -> Array:
       data: All examples.
 
     Returns:
-      Shape ``()``; 0 where the gradient is, or where the loss bends down along it.
+      Shape ``()``; 0 where the gradient is, or where the loss bends down along it; NaN where either is not finite.
     """
     count = loss.example_count(data)
     some = np.arange(min(count, _BEND_EXAMPLES)) * count // min(count, _BEND_EXAMPLES)
@@ -169,7 +169,8 @@ def height(posterior: LocalPosterior, data: PyTree) -> Array:
     gradient = with_control_variates(posterior, data).center_gradient
     image = jax.jvp(jax.grad(lambda z: excess(posterior, z, batch)), (origin,), (gradient,))[1]
     squared, bend = tree.norm_squared(gradient), tree.dot(gradient, image)
-    return jnp.where(bend > 0, 0.5 * posterior.nbeta * squared * (squared / jnp.where(bend > 0, bend, 1.0)), 0.0)
+    gain = 0.5 * posterior.nbeta * squared * (squared / jnp.where(bend == 0, 1.0, bend))
+    return jnp.where(bend <= 0, 0.0, gain)
 
 
 def _start(origin: PyTree, shape: Evaluation, posterior: LocalPosterior) -> _Descent:

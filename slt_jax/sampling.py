@@ -114,8 +114,8 @@ def check_schedule(*, draws: int, chains: int, burnin: int, thin: int) -> None:
       ValueError: naming the number that is out of range.
     """
     for name, value, least in (("draws", draws, 1), ("chains", chains, 1), ("burnin", burnin, 0), ("thin", thin, 1)):
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise ValueError(f"{name}: got {value!r}; it must be an integer, static under jit.")
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name}: got {value!r}; it must be an integer of Python's, static under jit.")
         if value < least:
             raise ValueError(f"{name}: got {value}; it must be at least {least}.")
 
@@ -128,8 +128,8 @@ def check_batch_size(batch_size: int | None, count: int) -> None:
     """
     if batch_size is None:
         return
-    if isinstance(batch_size, bool) or not hasattr(batch_size, "__index__"):
-        raise ValueError(f"batch_size: got {batch_size!r}; it must be an integer, static under jit.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+        raise ValueError(f"batch_size: got {batch_size!r}; it must be an integer of Python's, static under jit.")
     if not 1 <= batch_size <= count:
         raise ValueError(f"batch_size: got {batch_size} with {count} examples; it must lie between 1 and {count}.")
 

@@ -117,7 +117,8 @@ def test_a_block_that_goes_on_takes_its_step_from_the_heat_it_is_given():
     assert plain.settled.all()
     assert np.isnan(heated.step_size).all()
     assert (heated.heat == 7.0).all()
-    assert heated.settled.tolist() == [False] + 9 * [True], "the curvature is looked at where the chains are by now"
+    assert heated.known.tolist() == [False] + 9 * [True], "the curvature is looked at where the chains are by now"
+    assert heated.settled.all(), "draws count from the first on"
 
 
 def test_on_batches_the_coefficient_of_a_regression_is_exact_beyond_its_heat(key):

@@ -571,6 +571,15 @@ LONG = {
     "NaN relative error": (dict(relative_error=math.nan), r"relative_error: got nan; pass a share"),
     "settings and a temperature": (dict(settings=CHOSEN, nbeta=10.0), r"settings: .*nbeta"),
     "settings and a length": (dict(settings=CHOSEN, draws=10), r"settings: .*draws"),
+    "settings and chains": (dict(settings=CHOSEN, chains=4, thin=2), r"settings: given together with chains, thin"),
+    "an estimate for its settings": (dict(settings=(CHOSEN, 1.0)), r"settings: got a tuple; pass .*estimate.settings"),
+    "settings of many": (
+        dict(settings=jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), CHOSEN)),
+        r"settings: got those of many estimates.*Index one",
+    ),
+    "a sampler and a budget": (dict(sampler=SAMPLER, budget=100), r"sampler: given together with budget"),
+    "chains of an array": (dict(chains=jnp.int32(2)), r"chains: got Array\(2.*integer of Python's"),
+    "a relative error in per cent": (dict(relative_error=2), r"relative_error: got 2; pass a share"),
     "foreign mask": (
         dict(restriction=slt.restriction.paths({"v": 0.0}, "v")),
         r"restriction: frees 'v', which params lack",

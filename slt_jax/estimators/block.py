@@ -20,7 +20,7 @@ from slt_jax.sampling import Trace, sample
 from slt_jax.types import Array, Key, PyTree
 
 #: By how much λ̂ of the annealed chains may exceed that of the others, beyond its noise, before they count as escaped.
-_ESCAPED = 1.0
+_ESCAPED = 0.5
 #: What is assumed of the curvature, relative to the largest met, after a stage that diverged.
 _AFTER_DIVERGENCE = 4.0
 
@@ -32,7 +32,7 @@ class Warm(NamedTuple):
       state: The sampler's states; before the first stage their positions are where curvature is first looked for.
       curvature: The largest curvature met that still counts.
       heat: What batches add to λ̂ for an ε of 1, as a share of it, where the last step was found; 0 on all of the data.
-      energy: λ̂ of the last half of the last stage; NaN before the first.
+      energy: ``nβ`` times the mean excess of the last half of the last stage, whatever its temperature; NaN before it.
       began: Where the last stage began; ``()`` on all of the data.
       finite: Whether the last stage was finite.
       share: ``nβ`` of the last stage as a share of its final value.
@@ -129,7 +129,7 @@ def run(
             return _remember(here, warm, now)
 
         points = warm.state.position
-        curvature = jax.lax.cond(now.settled | given, lambda _: warm.curvature, look, points)
+        curvature = jax.lax.cond(now.known | given, lambda _: warm.curvature, look, points)
         # at one temperature all groups sample one law, and share one step
         one = now.share.min() == 1
         curvature = jnp.where(one, jnp.max(curvature), curvature)
@@ -141,10 +141,11 @@ def run(
             felt = jnp.where(warm.finite, felt, jnp.nan)
             heat = jnp.where(jnp.isfinite(now.heat), now.heat, felt)
             energy = jnp.where(jnp.isfinite(warm.energy), warm.energy, energy)
-            heat, energy = (jnp.where(one, jnp.mean(found), found) for found in (heat, energy))
+            heat, energy = (jnp.where(one, jnp.nanmean(found), found) for found in (heat, energy))
             heat = as_share(posterior, heat, energy)
-            warm = warm._replace(heat=jnp.where(now.settled | ~jnp.isfinite(heat), warm.heat, heat))
-        rule = step_size_for(posterior, curvature, warm.heat, now.share, batch_size) * todo.fraction
+            heat = jnp.where(now.known | ~jnp.isfinite(heat), warm.heat, heat)
+            warm = warm._replace(heat=jnp.where(one, jnp.max(heat), heat))
+        rule = step_size_for(posterior, curvature, warm.heat, batch_size) * todo.fraction
         step_size = jnp.where(jnp.isfinite(now.step_size), now.step_size, rule).astype(jnp.float32)
         # no curvature is negative, but it is known only after the look: no second copy of the positions during it
         fresh = warm.fresh & (curvature[0] >= 0)
@@ -174,7 +175,7 @@ def run(
 
     per_stage = todo._replace(fraction=jnp.broadcast_to(todo.fraction, (stages,)))
     warm, (traces, steps, heats) = jax.lax.scan(stage, warm, (jax.random.split(stage_key, stages), per_stage))
-    return jax.tree.map(_join, traces), warm, todo._replace(step_size=steps, heat=heats)
+    return jax.tree.map(_join, traces), warm, todo._replace(step_size=steps, heat=heats.astype(todo.heat.dtype))
 
 
 def sampler_of(posterior: LocalPosterior, used: Plan, batch_size: int | None) -> Sampler:
@@ -198,7 +199,9 @@ def _recalled(reached: Warm, energy: Array, now: Plan) -> Warm:
     if energy.shape[0] == 1:
         return reached
     below, above = energy
-    escaped = ~now.settled & (above - below > jnp.maximum(_ESCAPED * below, 2 * jnp.sqrt(jnp.maximum(below, 0.0))))
+    # the noise of batches may take an energy below 0
+    size = jnp.abs(below)
+    escaped = ~now.settled & (above - below > jnp.maximum(_ESCAPED * size, 2 * jnp.sqrt(size)))
 
     def from_first(leaf: Array) -> Array:
         return jnp.where(escaped, jnp.stack([leaf[0], leaf[0]]), leaf)

@@ -32,26 +32,25 @@ def sampler_for(posterior: LocalPosterior, step_size: Scalar, friction: Scalar, 
     return sgld(step_size) if batch_size is not None else underdamped(step_size, friction=jnp.asarray(friction, dtype))
 
 
-def step_size_for(
-    posterior: LocalPosterior, curvature: Array, heat: Array, share: Array, batch_size: int | None
-) -> Array:
+def step_size_for(posterior: LocalPosterior, curvature: Array, heat: Array, batch_size: int | None) -> Array:
     """The step that is stable at a curvature, and on minibatches heats by no more than ``HEATING``.
+
+    Chains that are annealed take it too: one as long as their temperature allows would carry them along the flat
+    directions to where the curvature is a hundred times larger, and they would come back hot.
 
     Args:
       posterior: At its final temperature.
       curvature: The largest that has to be reckoned with, any shape.
       heat: What batches add for an ε of 1 at the final temperature, as a share of λ̂, of the same shape.
-      share: ``nβ`` as a share of its final value, of the same shape.
       batch_size: Examples of a step; None for all of the data.
 
     Returns:
       h on all of the data, else ε, of the same shape.
     """
-    tempered = posterior._replace(nbeta=posterior.nbeta * share)
     if batch_size is None:
-        return inertial_step_size(tempered, curvature, INERTIAL_FRACTION)
-    stable = langevin_step_size(tempered, curvature, STEP_FRACTION)
-    return jnp.minimum(stable, HEATING / jnp.maximum(heat * share, jnp.finfo(heat.dtype).tiny))
+        return inertial_step_size(posterior, curvature, INERTIAL_FRACTION)
+    stable = langevin_step_size(posterior, curvature, STEP_FRACTION)
+    return jnp.minimum(stable, HEATING / jnp.maximum(heat, jnp.finfo(heat.dtype).tiny))
 
 
 def curvature_batch(key: Key, posterior: LocalPosterior, data: PyTree) -> Batch:

@@ -62,7 +62,7 @@ class Health(NamedTuple):
     """What was measured about a run; every leaf has shape ``()`` (or the shape of what it was vmapped over).
 
     Attributes:
-      energy: λ̂ itself, ``nβ`` times the mean excess.
+      energy: ``nβ`` times the mean excess: λ̂, before the heat of batches is taken from it.
       error: Its Monte Carlo standard error.
       diverged: Share of the chains with a draw that is not finite.
       rhat: Split R-hat of the excess.
@@ -186,9 +186,7 @@ class Health(NamedTuple):
             "bracket": f"chains from above minus chains from below {float(self.gap):+.2g} ± {float(self.gap_error):.2g}"
             if np.isfinite(self.gap)
             else "no bracket",
-            "heating": f"batches add {float(self.heating):.1%} to λ (limit {HEATING_LIMIT:.0%})"
-            if np.isfinite(self.heating)
-            else "heating by batches not measured",
+            "heating": self._heat_of_batches(),
         }
         failed = [name for name, passed in self.checks.items() if not bool(passed)]
         if "finite" in failed:  # nothing else can be known
@@ -196,6 +194,14 @@ class Health(NamedTuple):
         if not failed:
             return "healthy: " + "; ".join([*figures.values(), *self._cautions()]) + "."
         return "UNHEALTHY: " + "; ".join(f"{name}: {figures[name]}; {_REMEDIES[name]}" for name in failed) + "."
+
+    def _heat_of_batches(self) -> str:
+        if not np.isfinite(self.heating):
+            return "heating by batches not measured"
+        if float(self.heating) == 0:
+            return "no batches, no heat"
+        taken = "which is taken from it" if float(self.heating) <= HEATING_LIMIT else "all of which it still has"
+        return f"batches add {float(self.heating):.1%} to λ (limit {HEATING_LIMIT:.0%}), {taken}"
 
     def _height(self) -> str:
         if np.isfinite(self.height) and float(self.height) > FLAT_LIMIT:

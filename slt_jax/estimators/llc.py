@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
+import numpy as np
 
-from slt_jax import loss
+from slt_jax import loss, tree
 from slt_jax.estimators.calibration import Schedule, measure
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
@@ -25,6 +26,8 @@ BUDGET = 20_000
 #: Chains where nothing was said, up to so many free parameters, and beyond them.
 CHAINS = ((256, 16), (16_384, 8))
 CHAINS_BEYOND = 4
+#: Standard error over value that is asked for where nothing was said.
+RELATIVE_ERROR = 0.02
 
 
 def llc(
@@ -40,11 +43,11 @@ def llc(
     chains: int | None = None,
     draws: int | None = None,
     burnin: int | None = None,
-    thin: int = 1,
+    thin: int | None = None,
     batch_size: int | None = None,
     polish: bool | None = None,
     budget: int | None = None,
-    relative_error: float = 0.02,
+    relative_error: float | None = None,
     reference: str = "loss",
     outputs: Outputs | None = None,
     divergence: str = "squared",
@@ -79,13 +82,14 @@ def llc(
         (``slt_jax.polish``). Default yes, but on minibatches, and with a sampler of one's own, no.
       budget: Gradients that each chain may take, longer and repeated runs included; default 20 000 where the length is
         not fixed.
-      relative_error: Standard error over value to be reached within the budget.
+      relative_error: Standard error over value to be reached within the budget; default 0.02.
       reference: ``"loss"``: the excess over the loss at the centre; ``"self"``: the divergence from the network's own
         outputs at the centre, of which every centre is a minimum (``slt_jax.self_reference``).
       outputs: ``outputs(params, batch)``, what the network answers; needed for ``"self"``, where ``loss_fn`` is unused.
       divergence: Between outputs: ``"squared"`` or ``"categorical"``.
       settings: Those of an earlier estimate, to repeat its run: with the same key and the same problem, the same number
-        to the last bit. Nothing else may be given then but ``restriction``.
+        to the last bit. Nothing else may be given then but ``restriction`` and, as before, ``reference``, ``outputs``
+        and ``divergence``.
 
     Returns:
       An estimate, whose ``explain()`` says in words whether to believe it and what was chosen.
@@ -103,23 +107,28 @@ def llc(
     """
     check_key(key)
     fixed = draws is not None or burnin is not None or sampler is not None
+    # how many chains follows from the dimension, which is known only when everything has been looked at
     schedule = Schedule(
         1 if chains is None else chains,
         DRAWS if draws is None else draws,
         BURNIN if burnin is None else burnin,
-        thin,
+        1 if thin is None else thin,
         batch_size,
     )
     if settings is not None:
-        given = dict(nbeta=nbeta, gamma=gamma, sampler=sampler, draws=draws, burnin=burnin, batch_size=batch_size)
-        _check_alone(given | dict(polish=polish, budget=budget))
+        lengths = dict(chains=chains, draws=draws, burnin=burnin, thin=thin, batch_size=batch_size, budget=budget)
+        others = dict(nbeta=nbeta, gamma=gamma, sampler=sampler, polish=polish, relative_error=relative_error)
+        _check_alone("settings", lengths | others, "they fix. Pass settings alone to repeat a run")
         nbeta, gamma, schedule, polish = _repeated(settings)
         chains = schedule.chains
     check_schedule(draws=schedule.draws, chains=schedule.chains, burnin=schedule.burnin, thin=schedule.thin)
     check_batch_size(schedule.batch_size, loss.example_count(data))
+    relative_error = RELATIVE_ERROR if relative_error is None else relative_error
     check_budget(budget, relative_error)
     if sampler is not None:
         check_sampler(sampler)
+        unused = dict(polish=polish or None, budget=budget)
+        _check_alone("sampler", unused, "it has no use for: it is run as it is. Give draws and burnin instead")
     loss_fn, params, data = _referred(reference, outputs, divergence, loss_fn, params, data)
     posterior = localise(loss_fn, params, data, nbeta, gamma, restriction)
     if chains is None:
@@ -171,16 +180,20 @@ def _referred(
     return self_reference(outputs, params, data, divergence=divergence)
 
 
-def _check_alone(given: dict[str, Any]) -> None:
-    named = [name for name, value in given.items() if value is not None]
+def _check_alone(name: str, given: dict[str, Any], why: str) -> None:
+    named = [other for other, value in given.items() if value is not None]
     if named:
-        raise ValueError(
-            f"settings: given together with {', '.join(named)}, which they fix. Pass settings alone to repeat a run, "
-            "or the others to make another."
-        )
+        raise ValueError(f"{name}: given together with {', '.join(named)}, which {why}, or leave out {name}.")
 
 
 def _repeated(settings: Settings) -> tuple[Array, Array, Schedule, bool]:
+    if not isinstance(settings, Settings):
+        raise ValueError(f"settings: got a {type(settings).__name__}; pass those of an estimate, estimate.settings.")
+    if tree.is_traced(settings.chains) or np.ndim(settings.chains):
+        raise ValueError(
+            "settings: got those of many estimates, or traced ones, but they say how long a run is. Index one of them "
+            "first, and close over it in a jitted function."
+        )
     chains, draws, burnin, thin, batch_size = (int(getattr(settings, name)) for name in Schedule._fields)
     schedule = Schedule(chains, draws, burnin, thin, batch_size or None)
     return settings.nbeta, settings.gamma, schedule, bool(settings.polishing)
@@ -194,5 +207,5 @@ def check_budget(budget: int | None, relative_error: float) -> None:
     """
     if budget is not None and (isinstance(budget, bool) or not hasattr(budget, "__index__") or budget < 0):
         raise ValueError(f"budget: got {budget!r}; pass the gradients that each chain may take, an integer.")
-    if isinstance(relative_error, bool | str) or not 0 <= float(relative_error) < float("inf"):
-        raise ValueError(f"relative_error: got {relative_error!r}; pass a share of the value, such as 0.05.")
+    if isinstance(relative_error, bool) or not hasattr(relative_error, "__float__") or not 0 <= relative_error < 1:
+        raise ValueError(f"relative_error: got {relative_error!r}; pass a share of the value, such as 0.02.")

@@ -30,7 +30,8 @@ class Plan(NamedTuple):
       friction: Share of the velocity lost in a step, shape ``(stage,)``; of no effect on minibatches.
       heat: What minibatches add to λ̂ for an ε of 1, shape ``(stage, group)``: NaN where the step follows from what is
         felt; in the plan that a run returns, what was felt where each stage began.
-      settled: Whether the step is that of the stage before, shape ``(stage,)``.
+      known: Whether the step is that of the stage before, shape ``(stage,)``.
+      settled: Whether the draws count, and nothing is done to the chains any more, shape ``(stage,)``.
       fraction: Steps in units of those of the rule, shape ``()``.
     """
 
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
     step_size: Array
     friction: Array
     heat: Array
+    known: Array
     settled: Array
     fraction: Scalar
 
@@ -70,6 +72,7 @@ def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fractio
         friction=jnp.asarray(np.clip(friction, min(least, 1.0), None), jnp.float32),
         heat=jnp.full((stages, groups), jnp.nan, jnp.float32),
         # without a burn-in the curvature around the centre has to do
+        known=jnp.arange(stages) >= max(burnin_stages, 1),
         settled=jnp.arange(stages) >= max(burnin_stages, 1),
         fraction=jnp.asarray(fraction, jnp.float32),
     )
@@ -85,5 +88,4 @@ def going_on(used: Plan, heat: Scalar | None = None) -> Plan:
     if heat is None:
         return last
     unknown = jnp.full_like(last.step_size, jnp.nan)
-    settled = last.settled.at[0].set(False)
-    return last._replace(step_size=unknown, heat=jnp.full_like(last.heat, heat), settled=settled)
+    return last._replace(step_size=unknown, heat=jnp.full_like(last.heat, heat), known=last.known.at[0].set(False))

@@ -16,6 +16,8 @@ from slt_jax.types import Array, Key, PyTree, Scalar
 
 #: Stages in which draws are made; in the burn-in, each stage has the step that the curvature met so far allows.
 STAGES = 5
+#: Draws of each chain beyond which a longer run keeps no more of them.
+_ENOUGH = 1000
 
 
 class Schedule(NamedTuple):
@@ -102,13 +104,14 @@ def felt(run: Run, schedule: Schedule) -> Array:
 
 
 def kept(run: Run, schedule: Schedule) -> Trace:
-    """The draws after the burn-in of the first block, or as many out of the last half of all where there are more.
+    """The draws after the burn-in of the first block, or out of the last half of all, further apart in a longer run.
 
-    They lie further apart the longer the run: their number stays the same, and a longer run compiles nothing.
+    Their number stays the same from 1000 on, or from that asked for if it is larger: a longer run compiles nothing.
     """
     first = schedule.burnin_stages * schedule.stretch
     if run.blocks == 1:
         return jax.tree.map(lambda leaf: leaf[:, first : first + schedule.draws], run.draws)
     total = run.draws.excess.shape[1]
-    index = total // 2 + np.arange(schedule.draws) * (total - total // 2) // schedule.draws
-    return jax.tree.map(lambda leaf: leaf[:, index], run.draws)
+    half = total - total // 2
+    count = min(half, max(schedule.draws, _ENOUGH))
+    return jax.tree.map(lambda leaf: leaf[:, total // 2 + np.arange(count) * half // count], run.draws)

@@ -48,8 +48,9 @@ def llc_probe(
 ) -> Probe:
     """The local learning coefficient, as a probe; the settings are those of ``llc``.
 
-    As there, the length is fixed where ``draws`` or ``burnin`` is given without a budget. The centre is not polished:
-    it is the checkpoint that is measured, on each subloss alike.
+    As there, the length is fixed where ``draws`` or ``burnin`` is given without a budget; but where nothing is said,
+    four chains and an error of five per cent have to do for each of many readings. The centre is not polished: it is
+    the checkpoint that is measured, on each subloss alike.
     """
     fixed = draws is not None or burnin is not None
     settings = {

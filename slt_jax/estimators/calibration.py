@@ -25,8 +25,8 @@ _SMALL = 0.5
 _KNOWN = 100
 #: Directions that have not relaxed and could add more than so many times the value are given all of the budget.
 _UNRELAXED = 1.0
-#: Failed checks that more steps can cure.
-_CURABLE = frozenset({"rhat", "ess", "drift", "bracket", "virial", "heat"})
+#: Failed checks that more steps can cure, or unmask as chance.
+_CURABLE = frozenset({"rhat", "ess", "drift", "bracket", "virial", "heat", "gamma"})
 
 
 class Calibration(NamedTuple):

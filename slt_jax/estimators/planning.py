@@ -10,8 +10,11 @@ from slt_jax.types import Array, Scalar
 
 #: Share of the velocity that is lost in a step while the chains warm up: little, for momentum to cross flat directions.
 BURNIN_FRICTION = 0.01
-#: The same while draws are made: more, for the energy of the stiff modes to be forgotten sooner.
-DRAW_FRICTION = 0.03
+#: The same while draws are made by so many chains: more, for the energy of the stiff modes to be forgotten sooner. More
+#: chains average it as well with less, in inverse proportion, and flat directions want as little as there may be.
+DRAW_FRICTION, DRAW_CHAINS = 0.03, 4
+#: Friction of a block that goes on, in units of that before: what has not relaxed by then is slow.
+_GOING_ON = 0.4
 #: The energy forgets its start in ``1 / friction`` steps: a short burn-in needs a friction of this over its length.
 #: Where no chain is annealed, only half of the energy is lacking at first, and 1 % at the end.
 _FORGETTING, _FORGETTING_COLD = 20.0, 4.0
@@ -65,7 +68,8 @@ def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fractio
     least = (_FORGETTING if bracket else _FORGETTING_COLD) / max(burnin, 1)
     # a change of friction is one more start to forget, for which a short run has no time
     warming = (np.arange(stages) < burnin_stages) | (not bracket and BURNIN_FRICTION < least < 1)
-    friction = np.where(warming, BURNIN_FRICTION, DRAW_FRICTION)
+    drawing = DRAW_FRICTION * min(1.0, DRAW_CHAINS / chains)
+    friction = np.where(warming, BURNIN_FRICTION, drawing)
     return Plan(
         share=jnp.asarray(share, jnp.float32),
         step_size=jnp.full((stages, groups), jnp.nan, jnp.float32),
@@ -79,12 +83,12 @@ def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fractio
 
 
 def going_on(used: Plan, heat: Scalar | None = None) -> Plan:
-    """The plan of a block that goes on where another stopped: draws only, at the step that was reached.
+    """The plan of a block that goes on where the first one stopped: draws only, at the step that was reached.
 
     On minibatches, where heat is given, the step follows from it and from the curvature where the chains are by now.
     """
     last = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[-1:], leaf.shape), used._replace(fraction=used.friction))
-    last = last._replace(fraction=used.fraction)
+    last = last._replace(fraction=used.fraction, friction=_GOING_ON * last.friction)
     if heat is None:
         return last
     unknown = jnp.full_like(last.step_size, jnp.nan)

@@ -13,8 +13,9 @@ BURNIN_FRICTION = 0.01
 #: The same while draws are made by so many chains: more, for the energy of the stiff modes to be forgotten sooner. More
 #: chains average it as well with less, in inverse proportion, and flat directions want as little as there may be.
 DRAW_FRICTION, DRAW_CHAINS = 0.03, 4
-#: Friction of a block that goes on, in units of that before: what has not relaxed by then is slow.
-_GOING_ON = 0.4
+#: Friction of a block that goes on, in units of that before, where there are so many chains or more: what has not
+#: relaxed by then is slow. Fewer chains have more directions, in which those of little friction run into curvature.
+_GOING_ON, _MANY = 0.4, 16
 #: The energy forgets its start in ``1 / friction`` steps: a short burn-in needs a friction of this over its length.
 #: Where no chain is annealed, only half of the energy is lacking at first, and 1 % at the end.
 _FORGETTING, _FORGETTING_COLD = 20.0, 4.0
@@ -82,14 +83,16 @@ def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fractio
     )
 
 
-def going_on(used: Plan, heat: Scalar | None = None) -> Plan:
-    """The plan of a block that goes on where the first one stopped: draws only, at the step that was reached.
+def going_on(used: Plan, chains: int, heat: Scalar | None = None) -> Plan:
+    """The plan of a block that goes on where the first one stopped: draws only, at a step for where the chains are now.
 
-    On minibatches, where heat is given, the step follows from it and from the curvature where the chains are by now.
+    The step follows from the largest curvature met so far, there included, and on minibatches from the heat given.
     """
     last = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[-1:], leaf.shape), used._replace(fraction=used.friction))
-    last = last._replace(fraction=used.fraction, friction=_GOING_ON * last.friction)
-    if heat is None:
-        return last
-    unknown = jnp.full_like(last.step_size, jnp.nan)
-    return last._replace(step_size=unknown, heat=jnp.full_like(last.heat, heat), known=last.known.at[0].set(False))
+    return last._replace(
+        fraction=used.fraction,
+        friction=(_GOING_ON if chains >= _MANY else 1.0) * last.friction,
+        step_size=jnp.full_like(last.step_size, jnp.nan),
+        heat=jnp.full_like(last.heat, jnp.nan if heat is None else heat),
+        known=last.known.at[0].set(False),
+    )

@@ -83,7 +83,8 @@ def begin(
 def go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, run: Run) -> Run:
     """One block more, from where the chains stopped."""
     # on minibatches the step follows from all of the heat that was felt: less and less changes it
-    todo = planning.going_on(run.first, None if schedule.batch_size is None else felt(run, schedule))
+    heat = None if schedule.batch_size is None else felt(run, schedule)
+    todo = planning.going_on(run.first, schedule.chains, heat)
     run_key = _block_key(key, run.attempt, run.blocks)
     trace, warm, used = block.run(run_key, posterior, data, run.warm, todo, *schedule.shape)
     # arrays of the host, where a new length compiles nothing

@@ -191,7 +191,7 @@ def test_chains_go_on_from_where_they_stopped(posterior, first_block):
     assert (at_the_end > 0).all(), "the centre would have none"
     assert_same(warm.share, jnp.ones(2))
     # the curvature of a quadratic is the same everywhere, and power iteration finds it from below
-    assert (again.step_size <= used.step_size[-1]).all()
+    assert (np.asarray(again.step_size) <= np.asarray(used.step_size[-1])).all()
     np.testing.assert_allclose(again.step_size, jnp.broadcast_to(used.step_size[-1], (STAGES, 2)), rtol=0.01)
 
 

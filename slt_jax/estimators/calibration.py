@@ -56,10 +56,11 @@ def calibrate(
     """Burn chains in with Langevin dynamics whose step follows one rule from the largest curvature met.
 
     On all of the data the dynamics has momentum (``underdamped``, ``h = 0.3 / √(nβ h_max + γ)``) and a friction of 0.01
-    a step, so that it crosses flat directions; draws are made with 0.03. On minibatches it has none (``sgld`` with
-    averaged noise and control variates), because the noise of batches heats a chain with momentum more:
-    ``ε = min(1 / (nβ h_max + γ), 0.01 / heat)`` with the ``heat`` that the noise of the gradients, measured where the
-    chains are, adds to λ̂ for a step of 1. It grows as they move on, unless their anchors follow, as they do in ``llc``.
+    a step, so that it crosses flat directions; ``llc`` draws with 0.03 and four chains, with less where there are more.
+    On minibatches it has none (``sgld`` with averaged noise and control variates), because the noise of batches heats
+    a chain with momentum more: ``ε = min(1 / (nβ h_max + γ), 0.01 / heat)`` with the ``heat`` that the noise of the
+    gradients, measured where the chains are, adds to λ̂ for a step of 1. It grows as they move on, unless their anchors
+    follow, as they do in ``llc``.
 
     An even number of chains is a bracket: half of them start at the centre, half at a tenth of ``nβ`` and are annealed
     over the first three fifths of the burn-in. The first approach λ̂ from below, the others from above.

@@ -154,7 +154,8 @@ def llc_from(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None 
     health = examine(trace, posterior, evidence)
     # what is wrong by more is flagged, and left as it was measured
     small = (jnp.abs(health.heating) <= HEATING_LIMIT) & jnp.isfinite(health.energy)
-    heat = jnp.where(small, health.heating * health.energy, 0.0)
+    # parameters, and with them the virial, may be wider than losses
+    heat = jnp.where(small, health.heating * health.energy, 0.0).astype(trace.excess.dtype)
     doubt = jnp.where(heat == 0, health.error, jnp.hypot(health.error, _HEAT_ERROR * heat))
     return Estimate(
         # an infinite draw would make the mean infinite, which a comparison takes for a number

@@ -99,7 +99,8 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
         height=jnp.asarray(evidence.height, excess.dtype),
         heating=jnp.asarray(evidence.heating, excess.dtype),
         held=posterior.nbeta * means[2],
-        held_error=posterior.nbeta * errors[2],
+        # |z|² drifts along flat directions: what chains differ by tells more of the error than what each of them does
+        held_error=posterior.nbeta * jnp.maximum(errors[2], _between(held)),
         unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - means[1], 0.0),
         heat=heat,
         # of a variance, had the energy the Gamma law of an equilibrium: bursts must not widen their own error
@@ -132,6 +133,12 @@ def _calmest(first: Array, second: Array) -> Array:
     spread = jnp.mean(apart**2)
     share = -jnp.mean(first_apart * apart) / jnp.where(spread > 0, spread, 1.0)
     return first + jnp.clip(share, 0.0, 1.0) * (second - first)
+
+
+def _between(draws: Array) -> Array:
+    """Standard error of the mean from the scatter of the chains; 0 for a single one."""
+    chains = draws.shape[0]
+    return jnp.std(jnp.mean(draws, axis=1), ddof=1) / math.sqrt(chains) if chains > 1 else jnp.zeros((), draws.dtype)
 
 
 def _gap(excess: Array) -> tuple[Array, Array]:

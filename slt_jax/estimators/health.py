@@ -34,7 +34,7 @@ BRACKET_LIMIT, BRACKET_SHARE = 3.5, 0.03
 #: What batches may add to λ̂, as a share of it.
 HEATING_LIMIT = 0.05
 #: What λ̂ would gain without γ, to first order, as a share of it, beyond so many standard errors.
-GAMMA_LIMIT, GAMMA_ERRORS = 0.06, 1.5
+GAMMA_LIMIT, GAMMA_ERRORS = 0.05, 3.0
 #: Height of the centre above a minimum nearby, in units of λ̂.
 SHIFT_LIMIT = 0.5
 #: The same where the centre stayed where it was given: the value then lacks all of it.

@@ -126,6 +126,12 @@ def test_nothing_to_tune_on_a_quadratic(nbeta, key):
         estimate = slt.llc(key, quadratic, ORIGIN, BASELINE, nbeta=nbeta, gamma=share * nbeta)
         exact = 0.5 * np.sum(a / (a + share * nbeta))
         assert deviation(estimate.value, estimate.std_error, exact) < 4
+        if not green:
+            on_purpose = slt.llc(
+                key, quadratic, ORIGIN, BASELINE, nbeta=nbeta, gamma=share * nbeta, resolution=True, budget=4000
+            )
+            assert bool(on_purpose.health.ok), on_purpose.explain()
+            assert "at the resolution of this gamma" in on_purpose.explain()
         # as strong as the weakest mode, γ holds an eighth of the value down
         assert [name for name, passed in estimate.health.checks.items() if not passed] == ([] if green else ["gamma"])
 

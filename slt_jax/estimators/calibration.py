@@ -106,6 +106,7 @@ def measure(
     budget: int = 0,
     relative_error: float = 0.0,
     settings: Settings | None = None,
+    resolution: bool = False,
 ) -> tuple[Estimate, Trace, LocalPosterior]:
     """``llc`` without a sampler: polish the centre, burn in, draw, and on the host go on until the verdict is good.
 
@@ -123,6 +124,7 @@ def measure(
       budget: Gradients that each chain may take.
       relative_error: Standard error over value that is asked for.
       settings: Of an earlier run, to be repeated.
+      resolution: Whether the value is asked for at the resolution that γ gives.
 
     Returns:
       The estimate with its settings, the draws it is the mean of, and the posterior they were drawn from.
@@ -139,7 +141,7 @@ def measure(
         kept = running.kept(run, schedule)
         added = running.felt(run, schedule) * run.last.step_size[-1].max()
         heating = as_share(posterior, added, posterior.nbeta * jnp.mean(kept.excess))
-        return read(kept, posterior, Evidence(shift, run.warm.bracket, heating, height))
+        return read(kept, posterior, Evidence(shift, run.warm.bracket, heating, height, resolution))
 
     def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> Run:
         return running.begin(key, posterior, data, schedule, attempt, fraction, step_size)

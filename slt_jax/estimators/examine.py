@@ -30,12 +30,14 @@ class Evidence(NamedTuple):
       heating: What the noise of batches adds to λ̂, as a share of it, shape ``()``; NaN where it is not known.
       height: The least that the centre sampled around lies above a minimum (``slt_jax.polish.height``), shape ``()``;
         NaN where a minimum was looked for instead.
+      resolution: Whether the value is asked for at the resolution that γ gives: then γ holds nothing down.
     """
 
     shift: Scalar = math.nan
     bracket: bool | Array = False
     heating: Scalar = math.nan
     height: Scalar = math.nan
+    resolution: bool | Array = False
 
 
 def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None = None) -> Health:
@@ -98,7 +100,7 @@ def examine(trace: Trace, posterior: LocalPosterior, evidence: Evidence | None =
         shift=jnp.asarray(evidence.shift, excess.dtype),
         height=jnp.asarray(evidence.height, excess.dtype),
         heating=jnp.asarray(evidence.heating, excess.dtype),
-        held=posterior.nbeta * means[2],
+        held=jnp.where(jnp.asarray(evidence.resolution, bool), jnp.nan, posterior.nbeta * means[2]),
         # |z|² drifts along flat directions: what chains differ by tells more of the error than what each of them does
         held_error=posterior.nbeta * jnp.maximum(errors[2], _between(held)),
         unrelaxed=0.5 * dimension(posterior) * jnp.maximum(1 - means[1], 0.0),

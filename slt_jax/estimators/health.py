@@ -52,7 +52,7 @@ _REMEDIES = {
     "heat": "the energy fluctuates unlike an equilibrium at this temperature: check step size, burnin and nbeta",
     "minimum": "there is lower loss than at the centre: train further, measure at the minimum of this data, or the "
     "network's own function with reference='self'",
-    "gamma": "the value depends on gamma: lower it, unless directions this flat are to be left out",
+    "gamma": "the value depends on gamma: lower it, or say resolution=True if directions this flat are to be left out",
     "bracket": "chains from below and from above have not met: raise draws and burnin, or the budget",
     "heating": "the noise of the batches heats the chains: raise batch_size or lower the step size",
 }
@@ -80,7 +80,7 @@ class Health(NamedTuple):
       held: ``γ nβ Cov(K, |z|²) / 2``, what λ̂ would gain without γ, to first order: the difference between two values
         of γ by reweighting the same draws. On a quadratic ``½ Σ p (1 - p)`` with ``p = nβ h / (nβ h + γ)``. By parts
         also ``(E W - Cov(nβ K, W)) / 2`` with ``W = ⟨z, nβ ∇K⟩``, of smaller error where many directions are flat: the
-        mixture of the two that varies least.
+        mixture of the two that varies least. NaN where γ is part of what was asked for.
       held_error: Its standard error.
       unrelaxed: ``d (1 - virial) / 2``: the most that λ̂ can lack through modes that the chains have not filled yet. On
         a quadratic a mode that has not moved lowers the virial by ``1 / d`` and λ̂ by at most 1/2; flat directions lower
@@ -182,7 +182,9 @@ class Health(NamedTuple):
             else "heat capacity not known from means over batches",
             "minimum": f"{float(self.below):.0%} of the draws lie below the centre (limit {BELOW_LIMIT:.0%})"
             + self._height(),
-            "gamma": f"without gamma it would be higher by {float(self.held):.2g} ± {float(self.held_error):.2g}",
+            "gamma": f"without gamma it would be higher by {float(self.held):.2g} ± {float(self.held_error):.2g}"
+            if np.isfinite(self.held)
+            else "at the resolution of this gamma",
             "bracket": f"chains from above minus chains from below {float(self.gap):+.2g} ± {float(self.gap_error):.2g}"
             if np.isfinite(self.gap)
             else "no bracket",

@@ -46,6 +46,7 @@ def llc(
     thin: int | None = None,
     batch_size: int | None = None,
     polish: bool | None = None,
+    resolution: bool = False,
     budget: int | None = None,
     relative_error: float | None = None,
     reference: str = "loss",
@@ -80,6 +81,8 @@ def llc(
         value, up to 5 % of it, and is a reason to doubt it beyond.
       polish: Whether to move the centre to the minimum nearby first, if that lies within the reach of the temperature
         (``slt_jax.polish``). Default yes, but on minibatches, and with a sampler of one's own, no.
+      resolution: Whether the value is asked for at the resolution that ``gamma`` gives, flatter directions being left
+        out on purpose: then it is no reason for doubt that the value depends on it.
       budget: Gradients that each chain may take, longer and repeated runs included; default 20 000 where the length is
         not fixed.
       relative_error: Standard error over value to be reached within the budget; default 0.02.
@@ -88,8 +91,8 @@ def llc(
       outputs: ``outputs(params, batch)``, what the network answers; needed for ``"self"``, where ``loss_fn`` is unused.
       divergence: Between outputs: ``"squared"`` or ``"categorical"``.
       settings: Those of an earlier estimate, to repeat its run: with the same key and the same problem, the same number
-        to the last bit. Nothing else may be given then but ``restriction`` and, as before, ``reference``, ``outputs``
-        and ``divergence``.
+        to the last bit. Nothing else may be given then but ``restriction``, ``resolution`` and, as before,
+        ``reference``, ``outputs`` and ``divergence``.
 
     Returns:
       An estimate, whose ``explain()`` says in words whether to believe it and what was chosen.
@@ -139,7 +142,8 @@ def llc(
         # the chains have the keys fold_in(key, 0) to fold_in(key, chains - 1)
         after = jax.random.fold_in(key, schedule.chains)
         heating = read_heating(after, sampler, posterior, data, trace, schedule.batch_size)
-        return read(trace, posterior, Evidence(heating=heating, height=read_height(posterior, data)))
+        height = read_height(posterior, data)
+        return read(trace, posterior, Evidence(heating=heating, height=height, resolution=resolution))
     if polish is None:
         polish = batch_size is None
     if budget is None:
@@ -153,6 +157,7 @@ def llc(
         budget=budget,
         relative_error=relative_error,
         settings=settings,
+        resolution=resolution,
     )[0]
 
 

@@ -45,6 +45,7 @@ def llc_probe(
     batch_size: int | None = None,
     budget: int | None = None,
     relative_error: float = 0.05,
+    resolution: bool = False,
 ) -> Probe:
     """The local learning coefficient, as a probe; the settings are those of ``llc``.
 
@@ -62,6 +63,7 @@ def llc_probe(
         "batch_size": batch_size,
         "budget": (0 if fixed else BUDGET) if budget is None else budget,
         "relative_error": relative_error,
+        "resolution": resolution,
     }
     return Probe(measure_llc, settings, check_llc)
 
@@ -77,6 +79,7 @@ def check_llc(
     batch_size: int | None,
     budget: int,
     relative_error: float,
+    resolution: bool,
 ) -> None:
     """Refuse settings that no checkpoint could be measured with, before anything is compiled.
 
@@ -86,6 +89,7 @@ def check_llc(
     check_schedule(draws=draws, chains=chains, burnin=burnin, thin=1)
     check_batch_size(batch_size, loss.example_count(problem.data))
     check_budget(budget, relative_error)
+    del resolution  # of the verdict only
 
     def temperature(params: PyTree, data: PyTree) -> Array:
         return localise(problem.loss_fn, params, data, nbeta, gamma).nbeta
@@ -106,6 +110,7 @@ def measure_llc(
     batch_size: int | None,
     budget: int,
     relative_error: float,
+    resolution: bool,
 ) -> Reading:
     """The same numbers as ``llc``, with the verdict in words and a thinned trace for the report.
 
@@ -122,6 +127,7 @@ def measure_llc(
         polishing=False,
         budget=budget,
         relative_error=relative_error,
+        resolution=resolution,
     )
     assert estimate.settings is not None
     length = trace.excess.shape[1]

@@ -88,7 +88,7 @@ def study() -> Study:
         params_of=_params_of,
         record_at=np.unique(np.concatenate([log_steps(STEPS, 120), np.arange(0, STEPS + 1, 10)])),
         keep_at=log_steps(STEPS, 30),
-        probes={"llc": llc_probe(nbeta=100.0, gamma=10.0, chains=4, draws=3000, burnin=1000)},
+        probes={"llc": llc_probe(nbeta=100.0, gamma=10.0, chains=4, draws=3000, burnin=1000, resolution=True)},
         sublosses=("all", *(f"digit {digit}" for digit in range(CLASSES))),
         budget=7,
     )

@@ -24,7 +24,8 @@ class Settings(NamedTuple):
     Attributes:
       nbeta, gamma: The posterior's.
       step_size: The step of each stage of the first block, shape ``(stage, group)``: h on all of the data, else ε.
-      friction: Share of the velocity that was lost in a step, shape ``(stage,)``; of no effect on minibatches.
+      friction: Share of the velocity that was lost in a step of the first block, shape ``(stage,)``: with 16 chains or
+        more, 0.4 of the last in blocks that followed; of no effect on minibatches.
       share: ``nβ`` of each stage as a share of its final value, shape ``(stage, group)``.
       fraction: What the step was multiplied by after runs in which it was too large.
       attempt: How many runs were given up for that.

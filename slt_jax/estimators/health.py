@@ -10,8 +10,8 @@ from slt_jax.types import Array
 #: Chains that disagree by more than this have not mixed (Vehtari et al. 2021 advise 1.01 for ranks; means of an
 #: energy, which is what λ is, are already good at 1.1).
 RHAT_LIMIT = 1.1
-#: The same where chains from below and from above have met: chains of half a block then have two independent draws or
-#: more each, and what is left of the start of either kind is a share of ``e^-4`` of a gap that is known to be small.
+#: The same where chains from below and from above have met: half a chain then still has two independent draws, and a
+#: burn-in twice as long leaves a share of ``e^-4`` of how far either kind started off.
 RHAT_LIMIT_BRACKETED = 1.2
 #: Below this many effective draws the error bar itself is not known.
 ESS_LIMIT = 20.0

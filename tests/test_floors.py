@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "slt_jax"
 #: A unit (a file or a folder directly under the package) imports from strictly lower floors and from itself.
 FLOORS = {
     "types": 0,
+    "compiled": 0,
     "problem": 1,
     "tree": 2,
     "loss": 3,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from slt_jax.compiled import make_room
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction
 from slt_jax.sampling import check_key
@@ -148,6 +149,7 @@ def _cell(
     known = finished.get(mark)
     if known is not None:
         return Cell(*place, known, None)
+    make_room()
     # an integer from the place, so that neither order nor other cells change the key
     cell_key = jax.random.fold_in(key, int(fingerprint.of_text(place)[:8], 16))
     try:

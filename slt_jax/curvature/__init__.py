@@ -3,6 +3,7 @@
 from slt_jax.curvature.sharpness import (
     INERTIAL_FRACTION,
     STEP_FRACTION,
+    curvatures,
     inertial_step_size,
     langevin_step_size,
     sharpness,
@@ -12,6 +13,7 @@ from slt_jax.curvature.sharpness import (
 __all__ = [
     "INERTIAL_FRACTION",
     "STEP_FRACTION",
+    "curvatures",
     "inertial_step_size",
     "langevin_step_size",
     "sharpness",

@@ -41,11 +41,23 @@ def sharpness(key: Key, posterior: LocalPosterior, batch: Batch, points: PyTree,
     >>> round(float(sharpness(jax.random.key(0), posterior, full_batch(posterior, data), jnp.zeros((1, 4)))), 4)
     3.0
     """
-    count = jax.tree.leaves(points)[0].shape[0]
-    keys = jax.random.split(key, count)
+    return jnp.max(curvatures(key, posterior, batch, points, iterations=iterations))
+
+
+def curvatures(key: Key, posterior: LocalPosterior, batch: Batch, points: PyTree, *, iterations: int = 16) -> Array:
+    """``sharpness`` at each of a set of points, shape ``(point,)``; infinite where it is not finite.
+
+    >>> from slt_jax.posterior import full_batch, localise
+    >>> data = jnp.zeros((100, 0))
+    >>> posterior = localise(lambda w, _: w**4 / 12, jnp.float32(0.0), data)
+    >>> points = jnp.array([1.0, 3.0])
+    >>> [round(float(h), 3) for h in curvatures(jax.random.key(0), posterior, full_batch(posterior, data), points)]
+    [1.0, 9.0]
+    """
+    keys = jax.random.split(key, jax.tree.leaves(points)[0].shape[0])
     # one after the other: a product with the Hessian takes several copies of the parameters
     values = jax.lax.map(lambda at: _power_iteration(at[0], at[1], posterior, batch, iterations), (keys, points))
-    return jnp.max(jnp.where(jnp.isfinite(values), values, jnp.inf))
+    return jnp.where(jnp.isfinite(values), values, jnp.inf)
 
 
 def typical_points(key: Key, posterior: LocalPosterior, batch: Batch, count: int) -> PyTree:

@@ -1,0 +1,129 @@
+"""Averages over the draws of a ladder: their errors, and the control variates that equipartition gives for nothing."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slt_jax import diagnostics
+from slt_jax.ladder.exchange import Record
+from slt_jax.types import Array
+
+#: Draws of a stretch over which the slow part of a series is looked at, and stretches needed for each control variate.
+_STRETCH, _ENOUGH = 50, 10
+#: Of a regression, relative to the mean square of its controls.
+_RIDGE = 1e-6
+
+
+def mean_and_error(draws: Array) -> tuple[Array, Array]:
+    """Mean over chains and draws on each rung, and its error, the larger of two.
+
+    One error follows from how slowly the chains forget, the other from the scatter between them.
+
+    Args:
+      draws: Shape ``(rung, chain, draw)``.
+
+    Returns:
+      Two arrays ``(rung,)``, in the units of the draws.
+
+    >>> [float(number[0]) for number in mean_and_error(jnp.ones((1, 2, 8)))]
+    [1.0, 0.0]
+    """
+    means = jnp.mean(draws, axis=2)
+    between = jnp.std(means, axis=1, ddof=1) / np.sqrt(draws.shape[1])
+    return jnp.mean(means, axis=1), jnp.maximum(jax.vmap(diagnostics.mcse)(draws), between)
+
+
+class Controls(NamedTuple):
+    """Series whose means are known: the parts of the equipartition numbers, and the energy that they calm.
+
+    Attributes:
+      energy: ``nβ K``, shape ``(rung, chain, draw)``.
+      work: ``T_g = Σ_{i in g} z_i nβ ∂_i K``, shape ``(rung, chain, draw, group)``.
+      virial: ``W_g = T_g + γ Σ z_i²`` less its mean, the number of entries, of the same shape.
+      sizes: Number of entries of each group, shape ``(group,)``.
+    """
+
+    energy: Array
+    work: Array
+    virial: Array
+    sizes: Array
+
+
+def controls_of(record: Record, nbetas: Array, sizes: Array) -> Controls:
+    """Of the draws of a ladder."""
+    sizes = jnp.asarray(sizes, record.work.dtype)
+    energy = jnp.asarray(nbetas)[:, None, None] * record.excess
+    return Controls(energy, record.work, record.work + record.pull - sizes[None, None, None, :], sizes)
+
+
+def calm_energy(controls: Controls) -> Array:
+    """``nβ K`` with less variance: ``E[W_g - n_g] = 0``, shape ``(rung, chain, draw)``."""
+    return calmed(controls.energy, controls.virial)
+
+
+def calm_spread(controls: Controls, mean: Array) -> Array:
+    """``(nβ K - λ)²`` with less variance, λ of shape ``(rung,)``: ``E[nβ K (W_g - n_g) - T_g] = 0``, by parts again."""
+    second = controls.energy[..., None] * controls.virial - controls.work
+    both = jnp.concatenate([controls.virial, second], axis=-1)
+    return calmed((controls.energy - mean[:, None, None]) ** 2, both)
+
+
+def calm_contact(controls: Controls, mean: Array, logs: Array, group: Array) -> Array:
+    """``(f - E f)(nβ K - λ)`` with less variance, ``f = Σ_{i in h} log |z_i|`` one ``group`` of the logarithms.
+
+    ``E[f (W_g - n_g)] = n_h`` where ``g = h``, else 0: ``z_j ∂_j log |z_i|`` is 1 or 0.
+    """
+    sizes = controls.sizes
+    series = logs[..., group] - jnp.mean(logs[..., group], axis=(1, 2), keepdims=True)
+    own = jnp.where(jnp.arange(sizes.shape[0]) == group, sizes, 0.0)
+    second = series[..., None] * controls.virial - own[None, None, None, :]
+    both = jnp.concatenate([controls.virial, second], axis=-1)
+    return calmed(series * (controls.energy - mean[:, None, None]), both)
+
+
+def calmed(series: Array, controls: Array) -> Array:
+    """A series of the same mean that varies less: ``y - Σ c_i x_i`` with controls ``x_i`` of mean 0.
+
+    The coefficients are those of a regression on means over stretches, so that the slow part becomes smaller.
+
+    Args:
+      series: Shape ``(rung, chain, draw)``.
+      controls: Shape ``(rung, chain, draw, control)``; where they are too many for the draws, their sum is one control.
+
+    Returns:
+      Shape ``(rung, chain, draw)``, in the units of the series.
+
+    Not to be believed where chains are not in equilibrium: then the means of the controls are not 0, and the verdict on
+    the virial says so.
+
+    Source: Mira, Solgi & Imparato 2013, arXiv:1012.2983 (zero-variance control variates of a potential).
+
+    >>> waves = jnp.sin(jnp.arange(4000.0)).reshape(1, 4, 1000)
+    >>> calm = calmed(3 + 2 * waves, waves[..., None])
+    >>> round(float(calm.mean()), 3), bool(calm.std() < 1e-3)
+    (3.0, True)
+    """
+    stretch = max(1, min(_STRETCH, series.shape[2] // 8))
+    if controls.shape[-1] * _ENOUGH > series.shape[1] * (series.shape[2] // stretch):
+        controls = jnp.sum(controls, axis=-1, keepdims=True)
+    return jax.vmap(partial(_calmed, stretch))(series, controls)
+
+
+def _calmed(stretch: int, series: Array, controls: Array) -> Array:
+    def slow(draws: Array) -> Array:
+        kept = draws[:, draws.shape[1] % stretch :]
+        means = jnp.mean(kept.reshape(kept.shape[0], -1, stretch, *kept.shape[2:]), axis=2)
+        flat = means.reshape(-1, *means.shape[2:])
+        return flat - jnp.mean(flat, axis=0)
+
+    size = jnp.sqrt(jnp.mean(controls**2, axis=(0, 1)))
+    controls = controls / jnp.where(size > 0, size, 1.0)
+    known, target = slow(controls), slow(series)
+    gram = known.T @ known
+    # controls that say the same, or nothing, must not blow up
+    ridge = _RIDGE * jnp.trace(gram) / gram.shape[0] + jnp.finfo(gram.dtype).tiny
+    weights = jnp.linalg.solve(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype), known.T @ target)
+    return series - controls @ jnp.where(jnp.isfinite(weights), weights, 0.0)

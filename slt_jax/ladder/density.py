@@ -1,0 +1,259 @@
+"""The density of states: how fast the volume of low loss shrinks, from a ladder that reaches from the prior down."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slt_jax import tree
+from slt_jax.estimators import check_budget
+from slt_jax.ladder import exchange
+from slt_jax.ladder.exchange import Rungs
+from slt_jax.ladder.exponent import Exponent, fit_exponent
+from slt_jax.ladder.flow import Flow, read_flow
+from slt_jax.ladder.measure import MOVES, Ladder, Size, check_size, double_precision, measure_from, size_for, widened
+from slt_jax.ladder.volume import Volume, log_volume
+from slt_jax.posterior import LocalPosterior, dimension, localise
+from slt_jax.restriction import Restriction
+from slt_jax.samplers.base import MetropolisState
+from slt_jax.sampling import check_key
+from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
+
+#: Gradients that may be taken in all where nothing was said.
+EVALUATIONS = 12_000_000
+#: Effective share of the draws of one rung that the next one may leave: it sets how far apart they are.
+_LEFT = 0.6
+#: The next rung is at most so many times colder, and a ladder that has so many rungs ends.
+_FARTHEST, _MOST_RUNGS = 10.0, 200
+#: Points of the result for each factor of e in ε.
+_POINTS = 2
+#: Effective draws below ε from which on a point counts as reached.
+_REACHED = 30.0
+
+
+class DensityOfStates(NamedTuple):
+    """``V(ε)`` and what it says. Arrays of numpy in double precision.
+
+    Attributes:
+      log_epsilon: ``log ε``, ε in nats, from the smallest on, shape ``(point,)``.
+      log_volume, log_volume_error: ``log V(ε)``, ``V(ε) = P(K < ε)`` under the prior ``N(0, 1/γ)`` of the free
+        directions: 0 at the largest.
+      conductance, conductance_error: ``d log V / d log ε``, over a factor of e in ε.
+      exponent: λ, m and the candidates, from the flow.
+      flow: λ_eff and its relatives on each rung, the prior itself left out.
+      contact_ratio, contact_ratio_error: ``Σ e_i / λ`` on the coldest third of the rungs: 1 where the coordinates are
+        adapted to the singularity.
+      depth: The smallest ε reached.
+      reached: Whether that is as deep as was asked for.
+      evaluations: Gradients taken in all.
+    """
+
+    log_epsilon: np.ndarray
+    log_volume: np.ndarray
+    log_volume_error: np.ndarray
+    conductance: np.ndarray
+    conductance_error: np.ndarray
+    exponent: Exponent
+    flow: Flow
+    contact_ratio: float
+    contact_ratio_error: float
+    depth: float
+    reached: bool
+    evaluations: int
+
+    @property
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """95 % of ``log V(ε)``, two arrays ``(point,)``."""
+        margin = 1.96 * self.log_volume_error
+        return self.log_volume - margin, self.log_volume + margin
+
+    @property
+    def ok(self) -> bool:
+        """Whether the depth was reached, all rungs are healthy, and all neighbours change places."""
+        return self.reached and bool(np.all(self.flow.health.ok)) and self._connected
+
+    @property
+    def _connected(self) -> bool:
+        return bool(np.all(self.flow.swap_rate[:-1] >= 0.02))
+
+    def explain(self) -> str:
+        """The exponent and the verdict, in words."""
+        parts = [self.exponent.explain()]
+        parts.append(f"Contact exponents add up to {self.contact_ratio:.3f} ± {self.contact_ratio_error:.2g} of λ.")
+        if not self.reached:
+            parts.append(f"UNHEALTHY: only ε = {self.depth:.2g} was reached: raise budget, or ask for less depth.")
+        if not self._connected:
+            parts.append("UNHEALTHY: two neighbours do not change places: raise draws.")
+        for rung in np.flatnonzero(~np.asarray(self.flow.health.ok)):
+            health = jax.tree.map(lambda leaf, rung=rung: leaf[rung], self.flow.health)
+            parts.append(f"At nβ {self.flow.nbetas[rung]:.3g}: {health.explain()}")
+        return " ".join(parts)
+
+
+def density_of_states(
+    key: Key,
+    loss_fn: LossFn,
+    params: PyTree,
+    data: PyTree,
+    *,
+    depth: float = 1e-14,
+    gamma: Scalar | None = None,
+    restriction: Restriction | None = None,
+    chains: int | None = None,
+    draws: int | None = None,
+    leapfrogs: int | None = None,
+    budget: int = EVALUATIONS,
+    relative_error: float = 0.002,
+) -> DensityOfStates:
+    """The volume of low loss, ``V(ε) = P(L(w) - L(w*) < ε)`` under the prior around ``w*``, and its exponents.
+
+    ``V(ε) ~ c ε^λ (log 1/ε)^{m-1}``: replicas go down from the prior, each rung as much colder as keeps most draws of
+    the one above alive, until ``E[K]`` falls below ``depth``; all rungs then run together and change places, and their
+    draws are joined by multistate reweighting. λ and m are fitted to the flow. All of it in double precision, which
+    nothing outside sees, and on all of the data.
+
+    Args:
+      key: A typed key.
+      loss_fn: ``loss_fn(params, batch)``: losses in nats, ``(B,)``, ``(B, T)`` or ``()``.
+      params: The centre ``w*``, a minimum: no draw may lie below it.
+      data: All examples, leading axis ``n``.
+      depth: Smallest ε asked for, in nats.
+      gamma: Precision of the prior, positive; default ``1e-4 n / log n``, as for ``llc``.
+      restriction: Free directions; default all.
+      chains: Replicas on each rung, at least 2, from whose scatter errors follow; default 32 up to 64 free parameters,
+        16 up to 1024, else 8.
+      draws: Draws of each replica before anything more is asked for; default 1200 up to 64 free parameters, else 300.
+      leapfrogs: Gradients of a trajectory, as for ``flow``.
+      budget: Gradients that may be taken in all, every replica counted.
+      relative_error: Standard error of λ_eff over its value to be reached on every rung within the budget.
+
+    Returns:
+      A density of states.
+
+    Raises:
+      ValueError: inside jit, whose programs cannot choose how many rungs they have (``flow`` works there); for a γ of 0,
+        whose prior has no volume; for arguments out of range, naming them.
+
+    Not to be believed where ``ok`` is False; below ``depth``; as a volume of one basin, where the prior is so wide that
+    it holds others: raise γ. The exponent is that of the deepest scale reached.
+
+    Source: Watanabe 2009, Algebraic Geometry and Statistical Learning Theory, chapter 4; reweighting: Shirts & Chodera
+    2008, arXiv:0801.1426; spacing by what is left of the draws: Del Moral, Doucet & Jasra 2006, section 3.
+
+    >>> import jax, jax.numpy as jnp
+    >>> quartic = lambda w, _: jnp.sum(w**4)
+    >>> found = density_of_states(jax.random.key(0), quartic, jnp.zeros(1), jnp.zeros((100, 0)), depth=1e-6, draws=300)
+    >>> abs(found.exponent.learning_coefficient - 0.25) < 0.01, found.exponent.multiplicity
+    (True, 1)
+    """
+    check_key(key)
+    check_size(chains=chains, draws=draws, leapfrogs=leapfrogs)
+    check_budget(budget, relative_error)
+    if tree.is_traced((key, params, data, gamma)):
+        raise ValueError("density_of_states: called inside jit or vmap, but it chooses its rungs. Call flow there.")
+    if isinstance(depth, bool) or not hasattr(depth, "__float__") or not 0 < depth < np.inf:
+        raise ValueError(f"depth: got {depth!r}; pass the smallest ε in nats, a positive number.")
+    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=1.0)
+    if gamma is None:
+        posterior = posterior._replace(gamma=localise(loss_fn, params, data).gamma)
+    if float(posterior.gamma) == 0:
+        raise ValueError("gamma: got 0, but the volume is measured by the prior N(0, 1/γ); pass a positive one.")
+    size = size_for(dimension(posterior), chains, draws, leapfrogs)
+    with double_precision(True):
+        posterior, data = widened((posterior, data))
+        down_key, draw_key = jax.random.split(key)
+        ladder = _descend(down_key, posterior, data, size, float(depth))
+        each = budget // (len(ladder.rungs.nbeta) * size.chains)
+        ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
+        return _read(ladder, float(depth))
+
+
+def _descend(key: Key, posterior: LocalPosterior, data: PyTree, size: Size, depth: float) -> Ladder:
+    """Rungs from the prior to where the mean excess is below ``depth``, and replicas on them."""
+    start_key, key = jax.random.split(key)
+    state = _from_prior(start_key, posterior, data, size.chains)
+    nbeta, rungs, states = 0.0, [], []
+    while True:
+        key, move_key = jax.random.split(key)
+        state, steps, excess = exchange.descend(
+            move_key, posterior, data, state, jnp.asarray(nbeta, jnp.float64), size.leapfrogs, MOVES
+        )
+        states.append(state)
+        rungs.append((nbeta, float(steps[0]), float(steps[1])))
+        seen = np.asarray(excess)
+        if np.mean(seen) < depth or len(rungs) == _MOST_RUNGS:
+            break
+        nbeta = _next(nbeta, seen.ravel())
+    nbetas, shortest, longest = (jnp.asarray(column) for column in zip(*rungs, strict=True))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    taken = len(rungs) * size.chains * MOVES * size.leapfrogs
+    return Ladder(posterior, Rungs(nbetas, shortest, longest), (), stacked, taken)
+
+
+def _from_prior(key: Key, posterior: LocalPosterior, data: PyTree, chains: int) -> MetropolisState:
+    init_key, draw_key = jax.random.split(key)
+    state = exchange.start(init_key, posterior, data, chains)
+    draws = jax.vmap(lambda one: tree.exact_normal(one, posterior.restriction.origin(posterior.center)))(
+        jax.random.split(draw_key, chains)
+    )
+    return state._replace(position=tree.scale(1 / jnp.sqrt(posterior.gamma), draws))
+
+
+def _next(nbeta: float, excess: np.ndarray) -> float:
+    """The temperature at which ``_LEFT`` of the draws are left, counted by the scatter of their weights."""
+    excess = np.where(np.isfinite(excess), excess, np.inf)
+    excess = excess - excess.min()
+
+    def left(step: float) -> float:
+        weights = np.exp(-step * excess)
+        return float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
+
+    scale = np.median(excess[excess > 0]) if (excess > 0).any() else 1.0
+    low, high = np.log(1e-12 / scale), np.log(1e12 / scale)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if left(np.exp(middle)) > _LEFT else (low, middle)
+    step = float(np.exp(low))
+    return min(nbeta + step, _FARTHEST * nbeta) if nbeta else step
+
+
+def _read(ladder: Ladder, depth: float) -> DensityOfStates:
+    record = jax.tree.map(np.asarray, ladder.record)
+    nbetas = np.asarray(ladder.rungs.nbeta)
+    volume: Volume = log_volume(nbetas, record.excess, depth, _POINTS)
+    below = ladder._replace(
+        rungs=jax.tree.map(lambda leaf: leaf[1:], ladder.rungs),
+        record=jax.tree.map(lambda leaf: jnp.asarray(leaf[1:]), record),
+        evaluations=0,
+    )
+    flow = jax.tree.map(np.asarray, read_flow(below)._replace(groups=(), evaluations=()))
+    origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
+    flow = flow._replace(groups=tuple(exchange.group_names(origin)), evaluations=ladder.evaluations)
+    exponent = fit_exponent(flow.nbetas, flow.per_chain, flow.std_error)
+    ratio, ratio_error = _contact_ratio(flow, exponent)
+    known = volume.effective >= _REACHED
+    deepest = float(np.exp(volume.log_epsilon[known].min())) if known.any() else np.inf
+    return DensityOfStates(
+        log_epsilon=volume.log_epsilon,
+        log_volume=volume.log_volume,
+        log_volume_error=volume.error,
+        conductance=volume.conductance,
+        conductance_error=volume.conductance_error,
+        exponent=exponent,
+        flow=flow,
+        contact_ratio=ratio,
+        contact_ratio_error=ratio_error,
+        depth=deepest,
+        reached=deepest <= 1.001 * depth,
+        evaluations=ladder.evaluations,
+    )
+
+
+def _contact_ratio(flow: Flow, exponent: Exponent) -> tuple[float, float]:
+    cold = slice(-max(1, len(flow.nbetas) // 3), None)
+    sums, errors = flow.contact_sum[cold], np.maximum(flow.contact_sum_error[cold], 1e-12)
+    weights = errors**-2.0 / np.sum(errors**-2.0)
+    ratio = float(weights @ sums) / exponent.learning_coefficient
+    own = float(np.sqrt(np.mean(errors**2))) / exponent.learning_coefficient
+    return ratio, float(np.hypot(own, ratio * exponent.std_error / exponent.learning_coefficient))

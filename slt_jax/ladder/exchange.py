@@ -1,0 +1,312 @@
+"""Replicas at a ladder of temperatures that move by themselves and change places: one program for all of them."""
+
+import itertools
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slt_jax import tree
+from slt_jax.curvature import curvatures
+from slt_jax.ladder.stretch import stretch
+from slt_jax.posterior import LocalPosterior, full_batch
+from slt_jax.samplers import Info, hmc
+from slt_jax.samplers.base import MetropolisState, metropolis_init
+from slt_jax.types import Array, Key, PyTree, Scalar
+
+#: Longest step of a trajectory in units of the inverse of the frequency where it is: stable below 2.
+_LONGEST = 1.0
+#: Share of the sites whose curvature allows at least the longest step of their rung.
+_SOFT = 0.2
+#: Acceptance to which the steps of a rung are led, and how fast.
+_ACCEPTANCE, _GAIN = 0.75, 1.5
+#: Free parameters up to which logarithms of single entries are recorded, and beyond which no positions are kept.
+ENTRIES, POSITIONS = 64, 4096
+#: An entry at 0 has no logarithm: those at the centre are taken to be so small.
+_LEAST = 1e-30
+
+
+class Rungs(NamedTuple):
+    """The temperatures and how far a trajectory goes at each; all of shape ``(rung,)``, from hot to cold.
+
+    Attributes:
+      nbeta: ``nβ``.
+      shortest, longest: Logarithms of the steps between which each trajectory draws its own: along the arms of a
+        singularity the curvature varies over decades, and no single step is right.
+    """
+
+    nbeta: Array
+    shortest: Array
+    longest: Array
+
+
+class Record(NamedTuple):
+    """What was seen; the leading axes are ``(rung, chain, draw)``.
+
+    Attributes:
+      excess: ``K = L(w) - L(w*)``, nats.
+      virial: ``⟨z, ∇U⟩ / d``.
+      work, pull: The two parts of ``⟨z, ∇U⟩`` for each group of ``contact``: ``Σ z_i nβ ∂_i L`` and ``Σ γ z_i²``, shape
+        ``(rung, chain, draw, group)``; the mean of their sum is the number of entries.
+      distance_squared: ``|z|²``.
+      contact: ``log |z_i|`` for each entry of ``z`` where there are at most 64, else its sum over each leaf, shape
+        ``(rung, chain, draw, group)``.
+      acceptance: Acceptance probability of the trajectories.
+      swapped: Whether the place was exchanged with that of the next colder rung, or NaN where none was tried.
+      positions: ``z`` at the ends of equal parts, leaves ``(rung, chain, part, ...)``; ``()`` where it is large.
+    """
+
+    excess: Array
+    virial: Array
+    work: Array
+    pull: Array
+    distance_squared: Array
+    contact: Array
+    acceptance: Array
+    swapped: Array
+    positions: PyTree
+
+
+@partial(jax.jit, static_argnums=(3,))
+def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int) -> MetropolisState:
+    """Chains at the centre, with leading axis ``(chain,)``."""
+    return jax.vmap(metropolis_init, in_axes=(0, None, None))(jax.random.split(key, chains), posterior, data)
+
+
+def steps_for(posterior: LocalPosterior, nbeta: Scalar, curvature: Array) -> tuple[Array, Array]:
+    """Logarithms of the shortest and the longest step for the curvatures ``(chain,)`` met at one temperature.
+
+    A step of ``1 / √(nβ h + γ)`` is right where the curvature is h: the shortest serves the stiffest chain, the longest
+    the softest fifth of them.
+    """
+    rates = jnp.sort(0.5 * jnp.log(nbeta * curvature + posterior.gamma))
+    finite = jnp.where(jnp.isfinite(rates), rates, jnp.nan)
+    stiffest = jnp.nan_to_num(jnp.nanmax(finite))
+    softest = jnp.nan_to_num(jnp.nanquantile(finite, _SOFT))
+    return jnp.log(_LONGEST) - stiffest, jnp.log(_LONGEST) - softest
+
+
+@partial(jax.jit, static_argnums=(6,))
+def descend(
+    key: Key,
+    posterior: LocalPosterior,
+    data: PyTree,
+    state: MetropolisState,
+    nbeta: Scalar,
+    leapfrogs: Scalar,
+    moves: int,
+) -> tuple[MetropolisState, tuple[Array, Array], Array]:
+    """One rung down: chains from the rung above come to equilibrium at ``nβ``, with steps found where they are.
+
+    Args:
+      key: A typed key.
+      posterior: Its ``nβ`` is not used.
+      data: Its examples.
+      state: Of the rung above, leading axis ``(chain,)``.
+      nbeta: The new ``nβ``.
+      leapfrogs: Steps of a trajectory.
+      moves: Trajectories; the steps are led towards the right acceptance at each of them.
+
+    Returns:
+      The states, the logarithms of the shortest and longest step, and the excess after each trajectory of the second
+      half, shape ``(chain, moves - moves // 2)``.
+    """
+    curvature_key, move_key = jax.random.split(key)
+    batch = full_batch(posterior, data)
+    met = curvatures(curvature_key, posterior, batch, state.position)
+    shortest, longest = steps_for(posterior, nbeta, met)
+
+    def move(carry: tuple[MetropolisState, Array], key: Key) -> tuple[tuple[MetropolisState, Array], Array]:
+        state, shift = carry
+        rungs = Rungs(jnp.reshape(nbeta, (1,)), (shortest + shift)[None], (longest + shift)[None])
+        first = jax.tree.map(lambda leaf: leaf[None], state)
+        first, info = _trajectories(key, posterior, batch, rungs, first, leapfrogs)
+        state = jax.tree.map(lambda leaf: leaf[0], first)
+        shift = shift + _GAIN * (jnp.mean(info.acceptance) - _ACCEPTANCE) / jnp.sqrt(1.0 * moves)
+        return (state, shift.astype(shortest.dtype)), state.evaluation.excess
+
+    carry = (state, jnp.zeros((), shortest.dtype))
+    (state, shift), excess = jax.lax.scan(move, carry, jax.random.split(move_key, moves))
+    return state, (shortest + shift, longest + shift), excess[moves // 2 :].T
+
+
+@partial(jax.jit, static_argnums=(6, 7))
+def run(
+    key: Key,
+    posterior: LocalPosterior,
+    data: PyTree,
+    rungs: Rungs,
+    state: MetropolisState,
+    leapfrogs: Scalar,
+    sweeps: int,
+    parts: int,
+) -> tuple[MetropolisState, Record]:
+    """Sweeps of all replicas: a trajectory of each, then exchanges between neighbours.
+
+    Rungs ``k`` and ``k+1``, even and odd pairs in turn, change places with probability
+    ``min(1, exp((nβ_k - nβ_{k+1}) (K_k - K_{k+1})))``, which leaves the product of all laws invariant.
+
+    Args:
+      key: A typed key.
+      posterior: Its ``nβ`` is not used.
+      data: Its examples.
+      rungs: Temperatures and steps.
+      state: Leading axes ``(rung, chain)``.
+      leapfrogs: Steps of a trajectory: a gradient each.
+      sweeps: Draws of each replica, a multiple of ``parts``.
+      parts: How often positions are kept.
+
+    Returns:
+      The states at the end, and the record.
+
+    Source: Swendsen & Wang 1986, doi:10.1103/PhysRevLett.57.2607 (exchange of replicas); Duane et al. 1987,
+    doi:10.1016/0370-2693(87)91197-X (trajectories).
+    """
+    batch = full_batch(posterior, data)
+    origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
+    small, stretches = tree.size(origin) <= POSITIONS, tree.size(origin) <= ENTRIES
+
+    def sweep(state: MetropolisState, at: tuple[Key, Array]) -> tuple[MetropolisState, tuple[Info, tuple, Array, Array]]:
+        move_key, stretch_key, swap_key = jax.random.split(at[0], 3)
+        # what the trajectories start from, as all that they report
+        contact = jax.vmap(jax.vmap(log_sizes))(state.position)
+        parts = jax.vmap(jax.vmap(partial(_virial_parts, posterior), in_axes=(None, 0)))(rungs.nbeta, state)
+        state, info = _trajectories(move_key, posterior, batch, rungs, state, leapfrogs)
+        if stretches:
+            state = _stretched(stretch_key, posterior, batch, rungs, state)
+        state, swapped = _swap(swap_key, rungs.nbeta, state, at[1] % 2)
+        return state, (info, parts, contact, swapped)
+
+    def part(state: MetropolisState, at: tuple[Key, Array]) -> tuple[MetropolisState, tuple[PyTree, PyTree]]:
+        state, seen = jax.lax.scan(sweep, state, at)
+        return state, (seen, state.position if small else ())
+
+    keys = jax.random.split(key, (parts, sweeps // parts))
+    times = jnp.arange(sweeps).reshape(keys.shape)
+    state, (seen, positions) = jax.lax.scan(part, state, (keys, times))
+    info, (work, pull), contact, swapped = jax.tree.map(lambda leaf: _draws_last(leaf.reshape(-1, *leaf.shape[2:])), seen)
+    return state, Record(
+        excess=info.excess,
+        virial=info.virial,
+        work=work,
+        pull=pull,
+        distance_squared=info.distance_squared,
+        contact=contact,
+        acceptance=info.acceptance,
+        swapped=swapped,
+        positions=jax.tree.map(_draws_last, positions),
+    )
+
+
+@jax.jit
+def steps_at(key: Key, posterior: LocalPosterior, data: PyTree, rungs: Rungs, state: MetropolisState) -> Rungs:
+    """The rungs with steps for where their chains are, state axes ``(rung, chain)``; as short as before at least."""
+    count, chains = jax.tree.leaves(state)[0].shape[:2]
+    points = jax.tree.map(lambda leaf: leaf.reshape(count * chains, *leaf.shape[2:]), state.position)
+    met = curvatures(key, posterior, full_batch(posterior, data), points).reshape(count, chains)
+    shortest, longest = jax.vmap(partial(steps_for, posterior))(rungs.nbeta, met)
+    return rungs._replace(
+        shortest=jnp.minimum(shortest, rungs.shortest).astype(rungs.shortest.dtype),
+        longest=jnp.minimum(longest, jnp.maximum(rungs.longest, rungs.shortest)).astype(rungs.longest.dtype),
+    )
+
+
+def led(rungs: Rungs, acceptance: Array) -> Rungs:
+    """The rungs with steps changed for the acceptance ``(rung,)`` that was seen with them."""
+    shift = _GAIN * (acceptance - _ACCEPTANCE)
+    return rungs._replace(shortest=rungs.shortest + shift, longest=rungs.longest + shift)
+
+
+def log_sizes(z: PyTree) -> Array:
+    """``log |z_i|`` of each entry where there are at most 64, else its sum over each leaf, shape ``(group,)``."""
+    return _grouped(jax.tree.map(lambda leaf: jnp.log(jnp.maximum(jnp.abs(leaf), _LEAST)), z))
+
+
+def group_sizes(z: PyTree) -> np.ndarray:
+    """Number of entries of each group, shape ``(group,)``."""
+    sizes = [math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(z)]
+    return np.array(sizes if sum(sizes) > ENTRIES else [1] * sum(sizes))
+
+
+def group_names(z: PyTree) -> list[str]:
+    """What the groups of ``log_sizes`` are: ``leaf[index]`` of each entry, or the leaves."""
+    names = [name or "params" for name in tree.leaf_names(z)]
+    if tree.size(z) > ENTRIES:
+        return names
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(z)]
+    return [
+        f"{name}[{','.join(map(str, index))}]" if shape else name
+        for name, shape in zip(names, shapes, strict=True)
+        for index in _indices(shape)
+    ]
+
+
+def _virial_parts(posterior: LocalPosterior, nbeta: Array, state: MetropolisState) -> tuple[Array, Array]:
+    z, gradient = state.position, state.evaluation.gradient
+    work = jax.tree.map(lambda z, g: nbeta * z * g, z, gradient)
+    return _grouped(work), posterior.gamma * _grouped(jax.tree.map(jnp.square, z))
+
+
+def _grouped(values: PyTree) -> Array:
+    leaves = jax.tree.leaves(values)
+    if tree.size(values) <= ENTRIES:
+        return jnp.concatenate([leaf.ravel() for leaf in leaves])
+    return jnp.stack([jnp.sum(leaf) for leaf in leaves])
+
+
+def _trajectories(
+    key: Key, posterior: LocalPosterior, batch: PyTree, rungs: Rungs, state: MetropolisState, leapfrogs: Scalar
+) -> tuple[MetropolisState, Info]:
+    """A trajectory of each replica, its step drawn between those of its rung."""
+    step_key, move_key = jax.random.split(key)
+    shape = jax.tree.leaves(state)[0].shape[:2]
+    share = jax.random.uniform(step_key, shape, rungs.shortest.dtype)
+    span = rungs.longest - rungs.shortest
+    steps = jnp.exp(rungs.shortest[:, None] + share * span[:, None])
+
+    def move(key: Key, nbeta: Array, step: Array, state: MetropolisState) -> tuple[MetropolisState, Info]:
+        tempered = posterior._replace(nbeta=nbeta)
+        return hmc(step, leapfrogs=leapfrogs).step(key, state, tempered, batch)
+
+    by_chain = jax.vmap(move, in_axes=(0, None, 0, 0))
+    return jax.vmap(by_chain)(jax.random.split(move_key, shape), rungs.nbeta, steps, state)
+
+
+def _stretched(
+    key: Key, posterior: LocalPosterior, batch: PyTree, rungs: Rungs, state: MetropolisState
+) -> MetropolisState:
+    """A move of each replica along the arms."""
+
+    def move(key: Key, nbeta: Array, state: MetropolisState) -> MetropolisState:
+        return stretch(key, posterior._replace(nbeta=nbeta), batch, state)
+
+    shape = jax.tree.leaves(state)[0].shape[:2]
+    return jax.vmap(jax.vmap(move, in_axes=(0, None, 0)))(jax.random.split(key, shape), rungs.nbeta, state)
+
+
+def _swap(key: Key, nbeta: Array, state: MetropolisState, parity: Array) -> tuple[MetropolisState, Array]:
+    excess = state.evaluation.excess
+    count, chains = excess.shape
+    rung = jnp.arange(count)
+    partner = jnp.where((rung + parity) % 2 == 0, rung + 1, rung - 1)
+    partner = jnp.where((partner < 0) | (partner >= count), rung, partner)
+    gain = (nbeta - nbeta[partner])[:, None] * (excess - excess[partner])
+    # both of a pair read the same number; what is not finite is not exchanged
+    level = jnp.log(jax.random.uniform(key, (count, chains), gain.dtype))[jnp.minimum(rung, partner)]
+    taken = (level < gain) & (partner != rung)[:, None]
+    source = jnp.where(taken, partner[:, None], rung[:, None])
+    state = jax.tree.map(lambda leaf: leaf[source, jnp.arange(chains)[None, :]], state)
+    tried = (partner == rung + 1)[:, None]
+    return state, jnp.where(tried, taken.astype(gain.dtype), jnp.nan)
+
+
+def _draws_last(leaf: Array) -> Array:
+    """From ``(draw, rung, chain, ...)`` to ``(rung, chain, draw, ...)``."""
+    return jnp.moveaxis(leaf, 0, 2)
+
+
+def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return list(itertools.product(*(range(length) for length in shape)))

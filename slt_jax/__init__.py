@@ -9,6 +9,7 @@ from typing import Any
 from slt_jax import diagnostics, restriction, samplers
 from slt_jax.curvature import sharpness
 from slt_jax.estimators import Calibration, Estimate, Health, Settings, calibrate, llc, llc_from
+from slt_jax.ladder import DensityOfStates, Flow, density_of_states, flow
 from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
@@ -32,7 +33,9 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Batch",
     "Calibration",
+    "DensityOfStates",
     "Estimate",
+    "Flow",
     "Health",
     "Info",
     "LocalPosterior",
@@ -43,7 +46,9 @@ __all__ = [
     "Trace",
     "Truth",
     "calibrate",
+    "density_of_states",
     "diagnostics",
+    "flow",
     "full_batch",
     "llc",
     "llc_from",

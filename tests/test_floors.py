@@ -34,17 +34,18 @@ FLOORS = {
     "sampling": 6,
     "estimators": 7,
     "substructure": 7,
-    "spectroscopy": 8,
-    "studies": 9,  # over spectroscopy, which knows of no study
-    "__init__": 9,
-    "storage": 9,
-    "report": 10,
-    "account": 10,  # what study.json says
-    "plots": 9,
-    "workflow": 11,  # from a study to an output folder: what the command line shows and starts
-    "progress": 12,
-    "cli": 13,
-    "__main__": 14,
+    "ladder": 8,  # over estimators, whose verdicts it reads on every rung
+    "spectroscopy": 9,
+    "studies": 10,  # over spectroscopy, which knows of no study
+    "__init__": 10,
+    "storage": 10,
+    "report": 11,
+    "account": 11,  # what study.json says
+    "plots": 10,
+    "workflow": 12,  # from a study to an output folder: what the command line shows and starts
+    "progress": 13,
+    "cli": 14,
+    "__main__": 15,
 }
 
 #: Where a heavy library may be imported at all (paths inside the package), and whether only inside functions.

@@ -52,11 +52,11 @@ class Controls(NamedTuple):
     sizes: Array
 
 
-def controls_of(record: Record, nbetas: Array, sizes: Array) -> Controls:
+def controls_of(record: Record, nbetas: Array, sizes: np.ndarray) -> Controls:
     """Of the draws of a ladder."""
-    sizes = jnp.asarray(sizes, record.work.dtype)
+    counts = jnp.asarray(sizes, record.work.dtype)
     energy = jnp.asarray(nbetas)[:, None, None] * record.excess
-    return Controls(energy, record.work, record.work + record.pull - sizes[None, None, None, :], sizes)
+    return Controls(energy, record.work, record.work + record.pull - counts[None, None, None, :], counts)
 
 
 def calm_energy(controls: Controls) -> Array:

@@ -12,13 +12,14 @@ from slt_jax.ladder import exchange
 from slt_jax.ladder.exchange import Rungs
 from slt_jax.ladder.exponent import Exponent, fit_exponent
 from slt_jax.ladder.flow import Flow, read_flow
+from slt_jax.ladder.groups import group_names
 from slt_jax.ladder.measure import MOVES, Ladder, Size, check_size, double_precision, measure_from, size_for, widened
 from slt_jax.ladder.volume import Volume, log_volume
 from slt_jax.posterior import LocalPosterior, dimension, localise
 from slt_jax.restriction import Restriction
 from slt_jax.samplers.base import MetropolisState
 from slt_jax.sampling import check_key
-from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
+from slt_jax.types import Key, LossFn, PyTree, Scalar
 
 #: Gradients that may be taken in all where nothing was said.
 EVALUATIONS = 12_000_000
@@ -132,8 +133,8 @@ def density_of_states(
       A density of states.
 
     Raises:
-      ValueError: inside jit, whose programs cannot choose how many rungs they have (``flow`` works there); for a γ of 0,
-        whose prior has no volume; for arguments out of range, naming them.
+      ValueError: inside jit, whose programs cannot choose how many rungs they have (``flow`` works there); for a γ
+        of 0, whose prior has no volume; for arguments out of range, naming them.
 
     Not to be believed where ``ok`` is False; below ``depth``; as a volume of one basin, where the prior is so wide that
     it holds others: raise γ. The exponent is that of the deepest scale reached.
@@ -229,7 +230,7 @@ def _read(ladder: Ladder, depth: float) -> DensityOfStates:
     )
     flow = jax.tree.map(np.asarray, read_flow(below)._replace(groups=(), evaluations=()))
     origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
-    flow = flow._replace(groups=tuple(exchange.group_names(origin)), evaluations=ladder.evaluations)
+    flow = flow._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations)
     exponent = fit_exponent(flow.nbetas, flow.per_chain, flow.std_error)
     ratio, ratio_error = _contact_ratio(flow, exponent)
     known = volume.effective >= _REACHED

@@ -1,16 +1,14 @@
 """Replicas at a ladder of temperatures that move by themselves and change places: one program for all of them."""
 
-import itertools
-import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from slt_jax import tree
 from slt_jax.curvature import curvatures
+from slt_jax.ladder.groups import ENTRIES, log_sizes, virial_parts
 from slt_jax.ladder.stretch import stretch
 from slt_jax.posterior import LocalPosterior, full_batch
 from slt_jax.samplers import Info, hmc
@@ -23,10 +21,8 @@ _LONGEST = 1.0
 _SOFT = 0.2
 #: Acceptance to which the steps of a rung are led, and how fast.
 _ACCEPTANCE, _GAIN = 0.75, 1.5
-#: Free parameters up to which logarithms of single entries are recorded, and beyond which no positions are kept.
-ENTRIES, POSITIONS = 64, 4096
-#: An entry at 0 has no logarithm: those at the centre are taken to be so small.
-_LEAST = 1e-30
+#: Free parameters beyond which no positions are kept.
+POSITIONS = 4096
 
 
 class Rungs(NamedTuple):
@@ -169,11 +165,14 @@ def run(
     origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
     small, stretches = tree.size(origin) <= POSITIONS, tree.size(origin) <= ENTRIES
 
-    def sweep(state: MetropolisState, at: tuple[Key, Array]) -> tuple[MetropolisState, tuple[Info, tuple, Array, Array]]:
+    def sweep(
+        state: MetropolisState, at: tuple[Key, Array]
+    ) -> tuple[MetropolisState, tuple[Info, tuple, Array, Array]]:
         move_key, stretch_key, swap_key = jax.random.split(at[0], 3)
         # what the trajectories start from, as all that they report
         contact = jax.vmap(jax.vmap(log_sizes))(state.position)
-        parts = jax.vmap(jax.vmap(partial(_virial_parts, posterior), in_axes=(None, 0)))(rungs.nbeta, state)
+        look = jax.vmap(jax.vmap(partial(virial_parts, posterior), in_axes=(None, 0, 0)))
+        parts = look(rungs.nbeta, state.position, state.evaluation.gradient)
         state, info = _trajectories(move_key, posterior, batch, rungs, state, leapfrogs)
         if stretches:
             state = _stretched(stretch_key, posterior, batch, rungs, state)
@@ -187,7 +186,9 @@ def run(
     keys = jax.random.split(key, (parts, sweeps // parts))
     times = jnp.arange(sweeps).reshape(keys.shape)
     state, (seen, positions) = jax.lax.scan(part, state, (keys, times))
-    info, (work, pull), contact, swapped = jax.tree.map(lambda leaf: _draws_last(leaf.reshape(-1, *leaf.shape[2:])), seen)
+    info, (work, pull), contact, swapped = jax.tree.map(
+        lambda leaf: _draws_last(leaf.reshape(-1, *leaf.shape[2:])), seen
+    )
     return state, Record(
         excess=info.excess,
         virial=info.virial,
@@ -218,43 +219,6 @@ def led(rungs: Rungs, acceptance: Array) -> Rungs:
     """The rungs with steps changed for the acceptance ``(rung,)`` that was seen with them."""
     shift = _GAIN * (acceptance - _ACCEPTANCE)
     return rungs._replace(shortest=rungs.shortest + shift, longest=rungs.longest + shift)
-
-
-def log_sizes(z: PyTree) -> Array:
-    """``log |z_i|`` of each entry where there are at most 64, else its sum over each leaf, shape ``(group,)``."""
-    return _grouped(jax.tree.map(lambda leaf: jnp.log(jnp.maximum(jnp.abs(leaf), _LEAST)), z))
-
-
-def group_sizes(z: PyTree) -> np.ndarray:
-    """Number of entries of each group, shape ``(group,)``."""
-    sizes = [math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(z)]
-    return np.array(sizes if sum(sizes) > ENTRIES else [1] * sum(sizes))
-
-
-def group_names(z: PyTree) -> list[str]:
-    """What the groups of ``log_sizes`` are: ``leaf[index]`` of each entry, or the leaves."""
-    names = [name or "params" for name in tree.leaf_names(z)]
-    if tree.size(z) > ENTRIES:
-        return names
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(z)]
-    return [
-        f"{name}[{','.join(map(str, index))}]" if shape else name
-        for name, shape in zip(names, shapes, strict=True)
-        for index in _indices(shape)
-    ]
-
-
-def _virial_parts(posterior: LocalPosterior, nbeta: Array, state: MetropolisState) -> tuple[Array, Array]:
-    z, gradient = state.position, state.evaluation.gradient
-    work = jax.tree.map(lambda z, g: nbeta * z * g, z, gradient)
-    return _grouped(work), posterior.gamma * _grouped(jax.tree.map(jnp.square, z))
-
-
-def _grouped(values: PyTree) -> Array:
-    leaves = jax.tree.leaves(values)
-    if tree.size(values) <= ENTRIES:
-        return jnp.concatenate([leaf.ravel() for leaf in leaves])
-    return jnp.stack([jnp.sum(leaf) for leaf in leaves])
 
 
 def _trajectories(
@@ -306,7 +270,3 @@ def _swap(key: Key, nbeta: Array, state: MetropolisState, parity: Array) -> tupl
 def _draws_last(leaf: Array) -> Array:
     """From ``(draw, rung, chain, ...)`` to ``(rung, chain, draw, ...)``."""
     return jnp.moveaxis(leaf, 0, 2)
-
-
-def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return list(itertools.product(*(range(length) for length in shape)))

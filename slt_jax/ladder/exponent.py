@@ -50,7 +50,7 @@ class Exponent(NamedTuple):
     learning_coefficient: float
     std_error: float
     multiplicity: int | None
-    weights: tuple[float, float, float, float]
+    weights: tuple[float, ...]
     candidates: tuple[Candidate, ...]
 
     def explain(self) -> str:
@@ -238,7 +238,8 @@ def _one_pole(multiplicity: int, cold: float) -> _Family:
     """``P = y^o + o(o-1)/2 κ y^{o-2}`` with ``o = m - 1`` and ``y = log β + b`` at least 1 in the range.
 
     ``Z`` is an inverse Mellin transform of ``Γ(s) ζ(s)``: b and κ are the first two derivatives at the pole of the log
-    of what multiplies it. Γ gives κ ``ψ'(λ)``; a Gaussian prior adds ``π²/6`` for each of the m factors, a uniform none.
+    of what multiplies it. Γ gives κ ``ψ'(λ)``; a Gaussian prior adds ``π²/6`` for each of the m factors, a uniform
+    one none.
     """
     from scipy.special import polygamma
 
@@ -278,5 +279,3 @@ def _two_poles() -> _Family:
     grid = [(d, r) for d in np.linspace(low[0], high[0], 16) for r in (-0.5, -0.1, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)]
     starts = np.array(grid)
     return _Family("two poles", 1, shape, lambda begin: low, lambda begin: high, lambda begin: starts)
-
-

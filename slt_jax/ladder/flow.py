@@ -9,7 +9,8 @@ import numpy as np
 from slt_jax import tree
 from slt_jax.estimators import BUDGET, Evidence, Health, check_budget, examine
 from slt_jax.ladder.averages import calm_contact, calm_energy, calm_spread, controls_of, mean_and_error
-from slt_jax.ladder.exchange import Record, group_names, group_sizes
+from slt_jax.ladder.exchange import Record
+from slt_jax.ladder.groups import group_names, group_sizes
 from slt_jax.ladder.measure import (
     Ladder,
     check_size,
@@ -178,9 +179,7 @@ def flow(
             posterior, data = widened((posterior, data))
             ladder_nbetas = jnp.asarray(np.asarray(ladder_nbetas, np.float64))
         order = jnp.argsort(ladder_nbetas)
-        ladder = measure(
-            key, posterior, data, ladder_nbetas[order], size, budget=budget, relative_error=relative_error
-        )
+        ladder = measure(key, posterior, data, ladder_nbetas[order], size, budget=budget, relative_error=relative_error)
         measured = read_flow(ladder._replace(evaluations=0))
         back = jnp.argsort(order)
         measured = on_host(jax.tree.map(lambda leaf: leaf[back], measured._replace(groups=(), evaluations=())))
@@ -265,5 +264,5 @@ def _reference(nbetas: Array | None) -> Array | None:
 
 def _temperatures(nbetas: Array | None, posterior: LocalPosterior) -> Array:
     if nbetas is not None:
-        return nbetas if tree.is_traced(nbetas) else np.asarray(nbetas, np.float64)
+        return nbetas if tree.is_traced(nbetas) else np.asarray(nbetas, np.float64)  # type: ignore[return-value]
     return posterior.nbeta * jnp.geomspace(1.0, 1 / _SPAN, _RUNGS, dtype=posterior.nbeta.dtype)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from slt_jax import tree
 from slt_jax.ladder import exchange
 from slt_jax.ladder.averages import Controls, calm_energy, controls_of
 from slt_jax.ladder.exchange import Record, Rungs
+from slt_jax.ladder.groups import group_sizes
 from slt_jax.posterior import LocalPosterior
 from slt_jax.samplers.base import MetropolisState
 from slt_jax.types import Array, Key, PyTree
@@ -42,14 +43,14 @@ class Ladder(NamedTuple):
     Attributes:
       posterior: Its ``nβ`` is that of none of the rungs.
       rungs: Temperatures from hot to cold, and steps.
-      record: The draws, leading axes ``(rung, chain, draw)``.
+      record: The draws, leading axes ``(rung, chain, draw)``; ``()`` before there are any.
       state: Where the replicas are, leading axes ``(rung, chain)``.
       evaluations: Gradients taken in all, every chain on every rung counted.
     """
 
     posterior: LocalPosterior
     rungs: Rungs
-    record: Record
+    record: Any
     state: MetropolisState
     evaluations: int
 
@@ -223,7 +224,7 @@ def measure_from(
 
 def _controls(ladder: Ladder, record: Record) -> Controls:
     origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
-    return controls_of(jax.tree.map(jnp.asarray, record), ladder.rungs.nbeta, exchange.group_sizes(origin))
+    return controls_of(jax.tree.map(jnp.asarray, record), ladder.rungs.nbeta, group_sizes(origin))
 
 
 def _lacking(controls: Controls, relative_error: float) -> float:

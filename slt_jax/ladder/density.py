@@ -164,14 +164,16 @@ def density_of_states(
     with double_precision(True):
         posterior, data = widened((posterior, data))
         down_key, draw_key = jax.random.split(key)
-        ladder = _descend(down_key, posterior, data, size, float(depth))
+        ladder = descend(down_key, posterior, data, size, depth=float(depth))
         each = budget // (len(ladder.rungs.nbeta) * size.chains)
         ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
         return _read(ladder, float(depth))
 
 
-def _descend(key: Key, posterior: LocalPosterior, data: PyTree, size: Size, depth: float) -> Ladder:
-    """Rungs from the prior to where the mean excess is below ``depth``, and replicas on them."""
+def descend(
+    key: Key, posterior: LocalPosterior, data: PyTree, size: Size, *, depth: float = 0.0, coldest: float = np.inf
+) -> Ladder:
+    """Rungs from the prior to where the mean excess is below ``depth``, or to ``coldest``, and replicas on them."""
     start_key, key = jax.random.split(key)
     state = _from_prior(start_key, posterior, data, size.chains)
     nbeta, rungs, states = 0.0, [], []
@@ -183,12 +185,12 @@ def _descend(key: Key, posterior: LocalPosterior, data: PyTree, size: Size, dept
         states.append(state)
         rungs.append((nbeta, float(steps[0]), float(steps[1])))
         seen = np.asarray(excess)
-        if np.mean(seen) < depth or len(rungs) == _MOST_RUNGS:
+        if np.mean(seen) < depth or nbeta >= coldest or len(rungs) == _MOST_RUNGS:
             break
-        nbeta = _next(nbeta, seen.ravel())
+        nbeta = min(_next(nbeta, seen.ravel()), coldest)
     nbetas, shortest, longest = (jnp.asarray(column) for column in zip(*rungs, strict=True))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    taken = len(rungs) * size.chains * MOVES * size.leapfrogs
+    taken = len(rungs) * size.chains * MOVES * size.gradients
     return Ladder(posterior, Rungs(nbetas, shortest, longest), (), stacked, taken)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from slt_jax import tree
 from slt_jax.curvature import curvatures
 from slt_jax.ladder.groups import ENTRIES, log_sizes, virial_parts
-from slt_jax.ladder.stretch import stretch
+from slt_jax.ladder.moves import mix, move_all
 from slt_jax.posterior import LocalPosterior, full_batch
 from slt_jax.samplers import Info, hmc
 from slt_jax.samplers.base import MetropolisState, metropolis_init
@@ -114,13 +114,17 @@ def descend(
     batch = full_batch(posterior, data)
     met = curvatures(curvature_key, posterior, batch, state.position)
     shortest, longest = steps_for(posterior, nbeta, met)
+    few = tree.size(jax.eval_shape(posterior.restriction.origin, posterior.center)) <= ENTRIES
 
     def move(carry: tuple[MetropolisState, Array], key: Key) -> tuple[tuple[MetropolisState, Array], Array]:
         state, shift = carry
         rungs = Rungs(jnp.reshape(nbeta, (1,)), (shortest + shift)[None], (longest + shift)[None])
         first = jax.tree.map(lambda leaf: leaf[None], state)
-        first, info = _trajectories(key, posterior, batch, rungs, first, leapfrogs)
+        path_key, other_key = jax.random.split(key)
+        first, info = _trajectories(path_key, posterior, batch, rungs, first, leapfrogs)
         state = jax.tree.map(lambda leaf: leaf[0], first)
+        if few:
+            state = mix(other_key, posterior._replace(nbeta=nbeta), batch, state)
         shift = shift + _GAIN * (jnp.mean(info.acceptance) - _ACCEPTANCE) / jnp.sqrt(1.0 * moves)
         return (state, shift.astype(shortest.dtype)), state.evaluation.excess
 
@@ -163,19 +167,19 @@ def run(
     """
     batch = full_batch(posterior, data)
     origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
-    small, stretches = tree.size(origin) <= POSITIONS, tree.size(origin) <= ENTRIES
+    small, few = tree.size(origin) <= POSITIONS, tree.size(origin) <= ENTRIES
 
     def sweep(
         state: MetropolisState, at: tuple[Key, Array]
     ) -> tuple[MetropolisState, tuple[Info, tuple, Array, Array]]:
-        move_key, stretch_key, swap_key = jax.random.split(at[0], 3)
+        move_key, other_key, swap_key = jax.random.split(at[0], 3)
         # what the trajectories start from, as all that they report
         contact = jax.vmap(jax.vmap(log_sizes))(state.position)
         look = jax.vmap(jax.vmap(partial(virial_parts, posterior), in_axes=(None, 0, 0)))
         parts = look(rungs.nbeta, state.position, state.evaluation.gradient)
         state, info = _trajectories(move_key, posterior, batch, rungs, state, leapfrogs)
-        if stretches:
-            state = _stretched(stretch_key, posterior, batch, rungs, state)
+        if few:
+            state = move_all(other_key, posterior, batch, rungs.nbeta, state, at[1])
         state, swapped = _swap(swap_key, rungs.nbeta, state, at[1] % 2)
         return state, (info, parts, contact, swapped)
 
@@ -237,18 +241,6 @@ def _trajectories(
 
     by_chain = jax.vmap(move, in_axes=(0, None, 0, 0))
     return jax.vmap(by_chain)(jax.random.split(move_key, shape), rungs.nbeta, steps, state)
-
-
-def _stretched(
-    key: Key, posterior: LocalPosterior, batch: PyTree, rungs: Rungs, state: MetropolisState
-) -> MetropolisState:
-    """A move of each replica along the arms."""
-
-    def move(key: Key, nbeta: Array, state: MetropolisState) -> MetropolisState:
-        return stretch(key, posterior._replace(nbeta=nbeta), batch, state)
-
-    shape = jax.tree.leaves(state)[0].shape[:2]
-    return jax.vmap(jax.vmap(move, in_axes=(0, None, 0)))(jax.random.split(key, shape), rungs.nbeta, state)
 
 
 def _swap(key: Key, nbeta: Array, state: MetropolisState, parity: Array) -> tuple[MetropolisState, Array]:

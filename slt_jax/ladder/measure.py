@@ -13,7 +13,7 @@ from slt_jax import tree
 from slt_jax.ladder import exchange
 from slt_jax.ladder.averages import Controls, calm_energy, controls_of
 from slt_jax.ladder.exchange import Record, Rungs
-from slt_jax.ladder.groups import group_sizes
+from slt_jax.ladder.groups import ENTRIES, group_sizes
 from slt_jax.posterior import LocalPosterior
 from slt_jax.samplers.base import MetropolisState
 from slt_jax.types import Array, Key, PyTree
@@ -56,11 +56,17 @@ class Ladder(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Whole numbers that are static under jit: chains on each rung, draws of each, gradients of a trajectory."""
+    """Whole numbers that are static under jit: chains on each rung, draws of each, gradients of a trajectory and other moves."""
 
     chains: int
     draws: int
     leapfrogs: int
+    moves: int = 0
+
+    @property
+    def gradients(self) -> int:
+        """Of a replica in a sweep: its trajectory, and the moves that few parameters make besides."""
+        return self.leapfrogs + self.moves
 
     @property
     def sweeps(self) -> int:
@@ -72,7 +78,7 @@ def size_for(free: int, chains: int | None, draws: int | None, leapfrogs: int | 
     """The sizes asked for, and for those not said: many short chains for few parameters, fewer and longer for many.
 
     >>> size_for(2, None, 1200, None), size_for(5000, 4, 300, None)
-    (Size(chains=32, draws=1200, leapfrogs=4), Size(chains=4, draws=300, leapfrogs=24))
+    (Size(chains=32, draws=1200, leapfrogs=4, moves=2), Size(chains=4, draws=300, leapfrogs=24, moves=0))
     """
     if chains is None:
         chains = next((count for most, count in _CHAINS if free <= most), _CHAINS_BEYOND)
@@ -80,7 +86,7 @@ def size_for(free: int, chains: int | None, draws: int | None, leapfrogs: int | 
         draws = next((count for most, count in _DRAWS if free <= most), _DRAWS_BEYOND)
     if leapfrogs is None:
         leapfrogs = next((count for most, count in _LEAPFROGS if free <= most), _LEAPFROGS_BEYOND)
-    return Size(chains, draws, leapfrogs)
+    return Size(chains, draws, leapfrogs, 2 if free <= ENTRIES else 0)
 
 
 def check_size(*, chains: int | None, draws: int | None, leapfrogs: int | None) -> None:
@@ -193,7 +199,7 @@ def measure(
     """
     down_key, draw_key = jax.random.split(key)
     rungs, state = descent(down_key, posterior, data, jnp.asarray(nbetas, posterior.nbeta.dtype), size)
-    ladder = Ladder(posterior, rungs, (), state, nbetas.shape[0] * size.chains * MOVES * size.leapfrogs)
+    ladder = Ladder(posterior, rungs, (), state, nbetas.shape[0] * size.chains * MOVES * size.gradients)
     return measure_from(draw_key, data, ladder, size, budget=budget, relative_error=relative_error)
 
 
@@ -206,7 +212,7 @@ def measure_from(
         jax.random.fold_in(key, 0), ladder.posterior, data, ladder.rungs, ladder.state, size, settle
     )
     record = jax.tree.map(lambda leaf: _joined(leaf[1:]), records)
-    done, each = 1, (BLOCKS + 1) * size.sweeps * size.leapfrogs
+    done, each = 1, (BLOCKS + 1) * size.sweeps * size.gradients
     afford = 1 if tree.is_traced((key, state)) else max(1, budget // each)
     while done < afford and (lacking := _lacking(_controls(ladder, record), relative_error)) > 1:
         calls = int(np.clip(np.ceil((lacking - 1) * done), 1, min(2 * done, afford - done)))

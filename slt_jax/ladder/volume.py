@@ -32,6 +32,26 @@ class Volume(NamedTuple):
     effective: np.ndarray
 
 
+def free_energies(nbetas: np.ndarray, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``-log E_φ[e^{-nβ K}]`` on each rung by multistate reweighting, and errors by leaving out one chain at a time.
+
+    Args:
+      nbetas: ``nβ`` of each rung, the first 0, shape ``(rung,)``.
+      excess: ``K`` in nats, shape ``(rung, chain, draw)``.
+
+    Returns:
+      Two arrays ``(rung,)``, nats.
+    """
+    logs, counts, totals = _binned(excess)
+    reduced = jnp.asarray(nbetas)[:, None] * jnp.exp(logs)[None, :]
+    free = mbar(reduced, totals.sum(axis=0), counts.sum(axis=0))
+    without = [
+        np.asarray(mbar(reduced, totals.sum(axis=0) - totals[c], counts.sum(axis=0) - counts[c], free))
+        for c in range(len(counts))
+    ]
+    return np.asarray(free), _jackknife(np.stack(without))
+
+
 def log_volume(nbetas: np.ndarray, excess: np.ndarray, depth: float, points: int) -> Volume:
     """``V(ε)``, the share of the prior below ε, by multistate reweighting of all rungs.
 
@@ -77,8 +97,7 @@ def log_volume(nbetas: np.ndarray, excess: np.ndarray, depth: float, points: int
     ]
 
     def error(index: int) -> np.ndarray:
-        apart = np.stack([np.asarray(left[index]) for left in without])
-        return np.sqrt((chains - 1) / chains * np.sum((apart - apart.mean(axis=0)) ** 2, axis=0))
+        return _jackknife(np.stack([np.asarray(left[index]) for left in without]))
 
     return Volume(
         log_epsilon=edges,
@@ -88,6 +107,12 @@ def log_volume(nbetas: np.ndarray, excess: np.ndarray, depth: float, points: int
         conductance_error=error(1),
         effective=np.asarray(everything[2]),
     )
+
+
+def _jackknife(without: np.ndarray) -> np.ndarray:
+    """Standard error from what is found when each chain in turn, the leading axis, is left out."""
+    chains = len(without)
+    return np.sqrt((chains - 1) / chains * np.sum((without - without.mean(axis=0)) ** 2, axis=0))
 
 
 def _binned(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,11 +14,20 @@ _EXAMPLES = """examples:
   slt-jax demo                                    the default study: a deep linear network learns a hierarchy
   slt-jax demo digits --out digits --seed 1       a Flax network learns handwritten digits
   slt-jax scan checkpoints --problem mine.run:problem --out readings
+  slt-jax scan checkpoints --problem mine.run:problem --out more --probes llc,flow,dos
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
 
 exit codes: 0 all readings healthy, 1 finished with unhealthy or missing readings (named), 2 bad input
 """
+
+#: Probes by name, and which options of a scan are settings of theirs. To add one: ``<name>_probe`` in
+#: ``slt_jax.spectroscopy``, and a row.
+PROBES = {
+    "llc": ("nbeta", "gamma", "chains", "draws", "burnin", "batch_size"),
+    "flow": ("nbeta", "gamma"),
+    "dos": ("gamma",),
+}
 
 #: What code of a user may raise, told in one line; anything else is shown with its traceback.
 _USER_ERRORS = (
@@ -67,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("study", nargs="?", default="semantics", metavar="STUDY", help=f"one of {', '.join(studies())}")
     demo.add_argument("--out", type=Path, help="output folder (default: slt-out-STUDY)")
     demo.add_argument("--seed", type=_seed, default=0, help="the only source of randomness (default: 0)")
+    demo.add_argument("--probes", help="more probes, at the plateaus only: flow, dos (comma-separated)")
     demo.set_defaults(run=_demo)
     _add_scan(commands)
     report = commands.add_parser("report", help="write report.html again from what is in a folder")
@@ -88,16 +98,16 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     scan.add_argument("checkpoints", type=Path, metavar="CHECKPOINTS", help="folder of Orbax checkpoints by step")
     scan.add_argument("--problem", required=True, metavar="PKG.MOD:FUNC")
     scan.add_argument("--out", type=Path, required=True, help="output folder")
-    scan.add_argument("--probes", default="llc", help="comma-separated (default: llc)")
+    scan.add_argument("--probes", default="llc", help=f"comma-separated, among {', '.join(PROBES)} (default: llc)")
     scan.add_argument("--restrictions", help="comma-separated names (default: all)")
     scan.add_argument("--sublosses", help="comma-separated names (default: all)")
     scan.add_argument("--seed", type=_seed, default=0)
-    scan.add_argument("--nbeta", type=float, help="inverse temperature (default: n / log n)")
+    scan.add_argument("--nbeta", type=float, help="inverse temperature, of flow the coldest (default: n / log n)")
     scan.add_argument("--gamma", type=float, help="localisation strength (default: 1e-4 nbeta)")
-    scan.add_argument("--chains", type=int, default=4)
-    scan.add_argument("--draws", type=int, default=2000)
-    scan.add_argument("--burnin", type=int, default=2000)
-    scan.add_argument("--batch-size", type=int, help="examples a step (default: all)")
+    scan.add_argument("--chains", type=int, default=4, help="of llc (default: 4)")
+    scan.add_argument("--draws", type=int, default=2000, help="of llc (default: 2000)")
+    scan.add_argument("--burnin", type=int, default=2000, help="of llc (default: 2000)")
+    scan.add_argument("--batch-size", type=int, help="examples a step of llc (default: all)")
     scan.set_defaults(run=_scan)
 
 
@@ -140,18 +150,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     from slt_jax.progress import shown
-    from slt_jax.spectroscopy import llc_probe
     from slt_jax.spectroscopy.subject import as_subject
     from slt_jax.workflow import run_scan
 
     subject = as_subject(_call_user(options.problem))
-    settings = {name: getattr(options, name) for name in ("nbeta", "gamma", "chains", "draws", "burnin", "batch_size")}
-    available = {"llc": llc_probe}
-    probes = {}
-    for name in options.probes.split(","):
-        if name not in available:
-            raise ValueError(f"--probes: got {name!r}; choose among {', '.join(available)}.")
-        probes[name] = available[name](**settings)
+    probes = _probes(options.probes, vars(options))
     with shown() as reporter:
         outcome = run_scan(
             subject,
@@ -165,6 +168,19 @@ def _scan(options: argparse.Namespace) -> int:
             options.command,
         )
     return _finish(outcome)
+
+
+def _probes(names: str, options: dict) -> dict:
+    """Probes by name, each with those of the options that are its settings."""
+    from slt_jax import spectroscopy
+
+    found = {}
+    for name in names.split(","):
+        if name not in PROBES:
+            raise ValueError(f"--probes: got {name!r}; choose among {', '.join(PROBES)}.")
+        settings = {setting: options[setting] for setting in PROBES[name]}
+        found[name] = getattr(spectroscopy, f"{name}_probe")(**settings)
+    return found
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -233,7 +233,7 @@ def _measure(
     finally:
         # also after Ctrl-C: what is finished is readable
         if cells:
-            storage.write_readings(out, cells, exact)
+            storage.write_readings(out, cells, exact, {name: probe.dims for name, probe in probes.items()})
     reporter("Reporting", 0, 1)
     write_account(out, history, cells, exact, extra)
     report = write_report(out)

@@ -10,6 +10,7 @@ from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
+from slt_jax.spectroscopy.temperature_probes import dos_probe, flow_probe
 
 __all__ = [
     "Alignment",
@@ -31,7 +32,9 @@ __all__ = [
     "construct",
     "content",
     "detect_phases",
+    "dos_probe",
     "fingerprint",
+    "flow_probe",
     "llc_probe",
     "recorder_of",
     "scan",

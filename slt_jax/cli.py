@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("study", nargs="?", default="semantics", metavar="STUDY", help=f"one of {', '.join(studies())}")
     demo.add_argument("--out", type=Path, help="output folder (default: slt-out-STUDY)")
     demo.add_argument("--seed", type=_seed, default=0, help="the only source of randomness (default: 0)")
-    demo.add_argument("--probes", help="more probes, at the plateaus only: flow, dos (comma-separated)")
+    demo.add_argument("--probes", help="more of them, on the whole network: flow,dos (comma-separated)")
     demo.set_defaults(run=_demo)
     _add_scan(commands)
     report = commands.add_parser("report", help="write report.html again from what is in a folder")
@@ -142,6 +142,11 @@ def _demo(options: argparse.Namespace) -> int:
     from slt_jax.workflow import run_study
 
     study = importlib.import_module(f"slt_jax.studies.{options.study}").study()
+    if options.probes:
+        # asked at the temperature and the resolution of the study's own readings
+        more = _probes(options.probes, dict(study.probes["llc"].settings))
+        more = {name: probe for name, probe in more.items() if name not in study.probes}
+        study = study._replace(whole_probes={**study.whole_probes, **more})
     out = options.out or Path(f"slt-out-{options.study}")
     with shown() as reporter:
         outcome = run_study(study, out, options.seed, reporter, options.command)

@@ -101,7 +101,7 @@ def measure_flow(
       ``value`` and ``std_error`` (λ_eff on the coldest rung), ``healthy``, ``explanation``, ``nbeta``, ``gamma``, each
       of shape ``()``; of shape ``(rung,)``: ``nbetas``, ``lambda_eff``, ``heat_capacity``, ``velocity`` and
       ``contact_sum``, each with its ``_error``; ``swap_rate``, ``usable`` and ``ok`` as in ``Flow``, and ``plateau``:
-      λ of the plateau that a rung belongs to, NaN where λ_eff moves. Healthy where the coldest rung is usable and all
+      λ of the plateau of two rungs or more that a rung belongs to, else NaN. Healthy where the coldest rung is usable and all
       usable rungs are healthy: a rung too hot for γ is no fault of the reading.
     """
     posterior = localise(*problem, nbeta=nbeta, gamma=gamma, restriction=restriction)
@@ -261,7 +261,9 @@ def _plateaus(measured: Flow) -> tuple[np.ndarray, str]:
         return stays, "Too few usable rungs to look for plateaus in."
     course = plateaus(measured)
     for one in course.plateaus:
-        stays[(nbetas > 0.999 * one.hottest) & (nbetas < 1.001 * one.coldest)] = one.value
+        at = (nbetas > 0.999 * one.hottest) & (nbetas < 1.001 * one.coldest)
+        if at.sum() > 1:
+            stays[at] = one.value
     return stays, course.explain()
 
 

@@ -1,4 +1,4 @@
-"""Probes of many temperatures: what they read of losses with known answers, how it is stored, and when it is refused."""
+"""Probes of many temperatures: what they read where the answer is known, how it is stored, what they refuse."""
 
 import json
 from functools import partial
@@ -183,7 +183,9 @@ def test_a_flow_is_stored_with_its_rungs_and_read_again(scanned, tmp_path):
 def test_spectra_of_different_lengths_share_one_array_that_ends_in_nan(dos_reading, tmp_path):
     points = [name for name, dims in DOS.dims.items() if dims == ("point",)]
     shorter = {name: value[:-7] if name in points else value for name, value in dos_reading.items()}
-    cells = [slt.spectroscopy.Cell("dos", step, "full", "all", one, None) for step, one in ((3, shorter), (9, dos_reading))]
+    cells = [
+        slt.spectroscopy.Cell("dos", step, "full", "all", one, None) for step, one in ((3, shorter), (9, dos_reading))
+    ]
     cells.append(slt.spectroscopy.Cell("dos", 5, "full", "all", None, "lost"))
     storage.write_readings(tmp_path, cells, {}, {"dos": DOS.dims})
     node = storage.read_readings(tmp_path)["/dos"]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from slt_jax.plots import style
 
 #: More lines than this are not told apart: the first and the last are kept, and others evenly between them.
-MOST_LINES = 12
+MOST_LINES = 16
 
 
 class FlowLine(NamedTuple):
@@ -32,7 +32,7 @@ class FlowLine(NamedTuple):
 
 
 def flow_curves(lines: Sequence[FlowLine], label: str) -> str:
-    """λ_eff against ``log10 nβ``, cold on the right, with bands of two standard errors; at most 12 lines.
+    """λ_eff against ``log10 nβ``, cold on the right, with bands of two standard errors; at most 16 lines.
 
     Args:
       lines: At least one, by step.
@@ -61,7 +61,7 @@ def kept(count: int) -> list[int]:
     """Indices of the lines that are drawn.
 
     >>> kept(3), len(kept(40)), kept(40)[-1]
-    ([0, 1, 2], 12, 39)
+    ([0, 1, 2], 16, 39)
     """
     return np.unique(np.linspace(0, count - 1, min(count, MOST_LINES)).astype(int)).tolist()
 

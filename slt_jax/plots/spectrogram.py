@@ -91,7 +91,14 @@ def _draw_exponents(axes: Axes, spectra: Sequence[Spectrum]) -> None:
         if chosen.any():
             bars = np.where(np.isfinite(errors[chosen]), 2 * errors[chosen], 0.0)
             axes.errorbar(
-                place[chosen], values[chosen], bars, fmt="o", color=color, markerfacecolor=face, markersize=5, capsize=2.5
+                place[chosen],
+                values[chosen],
+                bars,
+                fmt="o",
+                color=color,
+                markerfacecolor=face,
+                markersize=5,
+                capsize=2.5,
             )
     seen = values[good] if good.any() else values[np.isfinite(values)]
     if seen.size:

@@ -101,8 +101,8 @@ def measure_flow(
       ``value`` and ``std_error`` (λ_eff on the coldest rung), ``healthy``, ``explanation``, ``nbeta``, ``gamma``, each
       of shape ``()``; of shape ``(rung,)``: ``nbetas``, ``lambda_eff``, ``heat_capacity``, ``velocity`` and
       ``contact_sum``, each with its ``_error``; ``swap_rate``, ``usable`` and ``ok`` as in ``Flow``, and ``plateau``:
-      λ of the plateau of two rungs or more that a rung belongs to, else NaN. Healthy where the coldest rung is usable and all
-      usable rungs are healthy: a rung too hot for γ is no fault of the reading.
+      λ of the plateau of two rungs or more that a rung belongs to, else NaN. Healthy where the coldest rung is usable
+      and all usable rungs are healthy: a rung too hot for γ is no fault of the reading.
     """
     posterior = localise(*problem, nbeta=nbeta, gamma=gamma, restriction=restriction)
     measured = flow(

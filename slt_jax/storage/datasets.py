@@ -99,9 +99,7 @@ def readings_tree(cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims 
     return xr.DataTree.from_dict(nodes)
 
 
-def write_readings(
-    folder: Path, cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims | None = None
-) -> None:
+def write_readings(folder: Path, cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims | None = None) -> None:
     """Write ``readings.zarr``, replacing an older one only when the new one is whole."""
     tree = readings_tree(cells, exact, dims)
     _write(folder / READINGS, lambda path: tree.to_zarr(path, mode="w", zarr_format=_ZARR_FORMAT, consolidated=True))

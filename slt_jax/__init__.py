@@ -9,7 +9,18 @@ from typing import Any
 from slt_jax import diagnostics, restriction, samplers
 from slt_jax.curvature import sharpness
 from slt_jax.estimators import Calibration, Estimate, Health, Settings, calibrate, llc, llc_from
-from slt_jax.ladder import DensityOfStates, Flow, density_of_states, flow
+from slt_jax.ladder import (
+    DensityOfStates,
+    Flow,
+    FreeEnergy,
+    density_of_states,
+    flow,
+    free_energy,
+    heat_capacity,
+    plateaus,
+    waic,
+    wbic,
+)
 from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
@@ -36,6 +47,7 @@ __all__ = [
     "DensityOfStates",
     "Estimate",
     "Flow",
+    "FreeEnergy",
     "Health",
     "Info",
     "LocalPosterior",
@@ -49,11 +61,14 @@ __all__ = [
     "density_of_states",
     "diagnostics",
     "flow",
+    "free_energy",
     "full_batch",
+    "heat_capacity",
     "llc",
     "llc_from",
     "localise",
     "minibatch",
+    "plateaus",
     "polish",
     "restriction",
     "sample",
@@ -61,5 +76,7 @@ __all__ = [
     "self_reference",
     "sharpness",
     "step_keys",
+    "waic",
+    "wbic",
     "with_control_variates",
 ]

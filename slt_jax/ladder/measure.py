@@ -23,7 +23,7 @@ MOVES = 24
 #: Blocks of the draws, after one of burn-in: all of one length, so that one compiled program serves them.
 BLOCKS = 3
 #: Times at which positions are kept in a block.
-PARTS = 4
+PARTS = 16
 #: Gradients of a trajectory up to so many free parameters, and beyond: deep networks need their momentum to persist.
 _LEAPFROGS = ((4, 4), (16, 6), (64, 12))
 _LEAPFROGS_BEYOND = 24
@@ -56,7 +56,7 @@ class Ladder(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Whole numbers that are static under jit: chains on each rung, draws of each, gradients of a trajectory and other moves."""
+    """Whole numbers that are static under jit: chains on a rung, draws of each, and gradients of a sweep."""
 
     chains: int
     draws: int

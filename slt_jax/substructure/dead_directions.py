@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from slt_jax import loss
@@ -71,8 +72,8 @@ def dead_directions(
     ``P`` the directions known so far and ``N`` the rest, the reduced function ``K̃(n) = min_{p ∈ P} K(n + p)`` is
     looked at in random displacements ``n`` of size ``t`` in ``N``. Its leading form has some degree ``2k``; the
     singular values of the stacked gradients of ``√(2K̃)`` grow like ``t^{k-1}`` (those of the directional Fisher
-    information like ``t^{2(k-1)}``) in the directions that this form depends on, and more slowly in none. Those
-    directions have order ``k`` and join ``P``. Where ``K̃`` is 0 to rounding at all scales, what is left is gauge: it
+    information like ``t^{2(k-1)}``) in the directions that this form depends on, and vanish faster in the others. The
+    former have order ``k`` and join ``P``. Where ``K̃`` is 0 to rounding at all scales, what is left is gauge: it
     has no order, and adds nothing to λ. A gauge orbit may be curved: ``P`` bends along with it, so rescaling
     ``a relu(b x)`` is gauge although ``K ~ t⁴`` on its tangent.
 
@@ -109,7 +110,6 @@ def dead_directions(
     Source: arXiv:2606.05957 and arXiv:2607.00603 (the order of a direction from the rate of the directional Fisher
     information); Gromoll and Meyer 1969, Topology 8, 361-369 (splitting lemma).
 
-    >>> import jax.numpy as jnp
     >>> dead = dead_directions(lambda w, _: w[0] ** 2 + w[1] ** 4, jnp.zeros(3), jnp.zeros((9, 0)))
     >>> dead.orders, dead.kinds, dead.total
     (array([1, 2, 0]), ('regular', 'singular', 'gauge'), Fraction(3, 4))
@@ -123,8 +123,14 @@ def dead_directions(
         space = double.coordinates(params, restriction)
         double.check_size(space, _LARGEST)
         surface = _surface(function, space, data, divergence)
-        groups = _all_groups(surface, radius, tolerance, np.random.default_rng(seed))
+        groups = _all_groups(surface, radius, tolerance, _grain(params), np.random.default_rng(seed))
         return _report(groups, space)
+
+
+def _grain(params: PyTree) -> float:
+    """How far the parameters may lie from an exact singularity for the precision they are written in."""
+    leaves = [(np.asarray(leaf, np.float64), jnp.finfo(jnp.result_type(leaf)).eps) for leaf in jax.tree.leaves(params)]
+    return max(float(eps) * float(np.abs(leaf).max(initial=0.0)) for leaf, eps in leaves)
 
 
 def _surface(function: Callable, space: double.Coordinates, data: PyTree, divergence: str | None) -> Surface:
@@ -135,7 +141,9 @@ def _surface(function: Callable, space: double.Coordinates, data: PyTree, diverg
     return loss_surface(mean_loss, space.size)
 
 
-def _all_groups(surface: Surface, radius: float, tolerance: float, random: np.random.Generator) -> list[_Group]:
+def _all_groups(
+    surface: Surface, radius: float, tolerance: float, grain: float, random: np.random.Generator
+) -> list[_Group]:
     """Regular directions first, then the singular ones order by order, then what is gauge."""
     regular, rest = _split_regular(surface, tolerance)
     _check_minimum(surface, regular, rest, radius)
@@ -143,7 +151,7 @@ def _all_groups(surface: Surface, radius: float, tolerance: float, random: np.ra
     normal, order = regular, 2.0
     while rest.shape[1]:
         steps = _STEPS if normal.shape[1] == regular.shape[1] else _SINGULAR_STEPS
-        group, rest = _next_group(surface, normal, rest, radius, order, steps, random)
+        group, rest = _next_group(surface, normal, rest, radius, order, steps, grain, random)
         groups.append(group)
         normal = np.concatenate([normal, group.columns], axis=1)
         order = max(order, float(np.round(group.measured.min(initial=order))))
@@ -152,21 +160,23 @@ def _all_groups(surface: Surface, radius: float, tolerance: float, random: np.ra
 
 def _split_regular(surface: Surface, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Orthonormal columns of the range and of the null space of the curvature at the centre."""
-    values, vectors = np.linalg.eigh(surface.curvature)
-    largest = float(np.abs(values).max(initial=0.0))
-    if values.min(initial=0.0) < -(tolerance**2) * max(largest, 1.0):
+    # the triangular factor has the same singular values, however many examples there are
+    _, sizes, frame = np.linalg.svd(np.linalg.qr(surface.sensitivity, mode="r"), full_matrices=True)
+    largest = float(sizes.max(initial=0.0))
+    if surface.lowest < -((tolerance * max(largest, 1.0)) ** 2):
         raise ValueError(
-            f"params: the loss has curvature {values.min():.2g} there; it must be a minimum. Train further, or pass "
-            "the network's outputs and a divergence."
+            f"params: the loss has curvature {surface.lowest:.2g} there; it must be a minimum, also to the digits of "
+            "float64. Polish it, or pass the network's outputs and a divergence, of which any params are one."
         )
-    chosen = values > max(tolerance**2 * largest, np.finfo(float).tiny)
-    return vectors[:, chosen][:, ::-1], vectors[:, ~chosen]
+    rank = int(np.sum(sizes > max(tolerance * largest, np.finfo(float).tiny)))
+    return frame[:rank].T, frame[rank:].T
 
 
 def _check_minimum(surface: Surface, regular: np.ndarray, rest: np.ndarray, radius: float) -> None:
     """Refuse a centre with a slope: it would be read as an order of one half."""
     smallest = radius / 2 ** (_SCALES - 1)
-    stiff = np.linalg.pinv(regular.T @ surface.curvature @ regular) @ (regular.T @ surface.slope)
+    strength = surface.sensitivity @ regular
+    stiff = np.linalg.pinv(strength.T @ strength) @ (regular.T @ surface.slope)
     along = float(np.linalg.norm(rest.T @ surface.slope))
     if np.linalg.norm(stiff) > 1e-3 * smallest or along * smallest > 100 * surface.floor(radius) + 1e-9 * smallest**2:
         raise ValueError(
@@ -182,6 +192,7 @@ def _next_group(
     radius: float,
     order: float,
     steps: int,
+    grain: float,
     random: np.random.Generator,
 ) -> tuple[_Group, np.ndarray]:
     """The directions of the least order among the rest, or all of the rest where nothing is seen of them."""
@@ -189,20 +200,24 @@ def _next_group(
     reduced = reduce_over(surface, _displacements(rest, scales, random), normal, rest, steps)
     excess = reduced.excess.reshape(len(scales), -1)
     nearby = np.median(reduced.moved.reshape(excess.shape), axis=1) <= 4 * scales
-    seen = excess > 100 * np.array([surface.floor(scale) for scale in scales])[:, None]
+    floor = np.array([surface.floor(scale) for scale in scales])
+    seen = excess > 100 * floor[:, None]
     if not seen[0].any():
         none = np.full(rest.shape[1], np.nan)
         return _Group(rest, none, none, "gauge" if nearby[-1] else "unresolved"), rest[:, :0]
     rows = reduced.gradient.reshape(*excess.shape, -1) / np.sqrt(2 * np.where(seen, excess, 1.0))[..., None]
+    _, sizes, frames = np.linalg.svd(np.where(seen[..., None], rows, 0.0), full_matrices=False)
+    share = floor / np.maximum(np.median(np.where(seen, excess, np.nan_to_num(excess)), axis=1), 1e-300)
+    noise = surface.stiffness * scales * np.sqrt(np.minimum(share, 1.0)) + 10 * grain / scales * sizes[:, 0]
     # scales from the largest down to where rounding takes over
-    usable = int(np.argmin([*(seen.sum(axis=1) >= 0.5 * seen[0].sum()), False]))
-    _, sizes, frames = np.linalg.svd(np.where(seen[..., None], rows, 0.0)[:usable], full_matrices=False)
-    measured, errors = _orders(sizes, scales[:usable])
+    clear = (seen.sum(axis=1) >= 0.5 * seen[0].sum()) & (noise < 0.05 * sizes[:, 0])
+    usable = int(np.argmin([*clear, False]))
+    measured, errors = _orders(sizes[:usable], scales[:usable], noise[:usable])
     chosen = measured < measured.min() + 0.5
     whole = np.round(measured[chosen])
     sure = (np.abs(measured[chosen] - whole) < _SURE) & (errors[chosen] < _SURE) & (whole >= order)
-    kind = "singular" if sure.all() and nearby[usable - 1] else "unresolved"
-    frame = rest @ frames[-1].T
+    kind = "singular" if sure.all() and nearby[max(usable - 1, 0)] else "unresolved"
+    frame = rest @ frames[max(usable - 1, 0)].T
     return _Group(frame[:, chosen], measured[chosen], errors[chosen], kind), frame[:, ~chosen]
 
 
@@ -213,16 +228,16 @@ def _displacements(rest: np.ndarray, scales: np.ndarray, random: np.random.Gener
     return (scales[:, None, None] * (directions @ rest.T)[None]).reshape(-1, len(rest))
 
 
-def _orders(sizes: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _orders(sizes: np.ndarray, scales: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``1 + d log σ/d log t`` between the last two scales, and by how much it differs from the one before.
 
-    Infinite where a singular value is lost beside the largest: such a direction waits until that one is eliminated.
+    Infinite where a singular value is lost in noise or beside the largest: its direction waits for the next round.
     """
     if len(scales) < 3:
         return np.ones(sizes.shape[1]), np.full(sizes.shape[1], np.inf)
     logs = np.log(np.maximum(sizes, np.finfo(float).tiny))
     slopes = 1 + np.diff(logs, axis=0) / np.diff(np.log(scales))[:, None]
-    lost = sizes[-1] < _LOST * sizes[-1, 0]
+    lost = sizes[-1] < max(_LOST * sizes[-1, 0], noise[-1])
     return np.where(lost, np.inf, slopes[-1]), np.abs(slopes[-1] - slopes[-2])
 
 

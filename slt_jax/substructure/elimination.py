@@ -30,14 +30,18 @@ class Surface(NamedTuple):
         is half a square.
       floor: ``reach -> K`` that is only rounding, within a distance.
       slope: ``(d,)``: the gradient at the origin, which has to be 0.
-      curvature: ``(d, d)``: the model at the origin in all directions.
+      lowest: The least eigenvalue of the curvature at the origin, which must not be negative.
+      stiffness: The size of the sensitivity.
+      sensitivity: ``(r, d)``: a matrix ``A`` with ``K ≈ ½ |A u|²``; its null space is that of the curvature.
     """
 
     excess: Callable[[Array], Array]
     model: Callable[[Array, Array], Array]
     floor: Callable[[float], float]
     slope: np.ndarray
-    curvature: np.ndarray
+    lowest: float
+    stiffness: float
+    sensitivity: np.ndarray
 
 
 class Reduced(NamedTuple):
@@ -69,7 +73,9 @@ def squared_surface(residual: Callable[[Array], Array], size: int, terms: float)
         model,
         lambda reach: 0.5 * (noise * (terms + (1 + stiffness) * reach)) ** 2,
         np.zeros(size),
-        jacobian.T @ jacobian,
+        0.0,
+        stiffness,
+        jacobian,
     )
 
 
@@ -82,13 +88,16 @@ def loss_surface(loss: Callable[[Array], Array], size: int) -> Surface:
         return jax.hessian(lambda p: loss(u + basis @ p))(jnp.zeros(basis.shape[1]))
 
     eps = np.finfo(float).eps
+    values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
     level, stiffness = 32 * eps * abs(float(base)), float(np.linalg.norm(curvature))
     return Surface(
         lambda u: loss(u) - base,
         model,
         lambda reach: level + 0.5 * (1 + stiffness) * (100 * eps * reach) ** 2,
         slope,
-        0.5 * (curvature + curvature.T),
+        float(values.min(initial=0.0)),
+        float(np.sqrt(np.abs(values).sum())),
+        np.sqrt(np.abs(values))[:, None] * vectors.T,
     )
 
 

@@ -155,6 +155,27 @@ def test_the_sum_is_not_lambda_where_directions_are_not_separate():
     assert dead.total == 2 > slt.truths.deep_linear((2, 2, 2), 0).learning_coefficient
 
 
+def test_two_units_that_coincide_have_one_singular_and_one_gauge_direction():
+    """``λ = 5/4``: the pair moves apart at order 2, and shares its outgoing weight at will."""
+    dead = dead_directions(tanh_units, units([0.7, 0.4], [0.9, 0.9]), INPUTS, divergence="squared")
+    assert dead.orders.tolist() == [1, 1, 2, 0]
+    assert dead.total == Fraction(5, 4)
+
+
+def test_layers_of_rank_one_in_single_precision_have_the_exact_coefficient():
+    """Three layers: what is left of them is a product of three numbers, of order 3, and six gauge directions."""
+    problem = slt.truths.deep_linear_problem(jax.random.key(1), (2, 2, 2, 2), 1)
+    dead = dead_directions(lambda w, x: x @ (w[2] @ w[1] @ w[0]).T, problem.params, POINTS, divergence="squared")
+    assert dead.orders.tolist() == [1] * 3 + [3] * 3 + [0] * 6
+    assert dead.total == slt.truths.deep_linear((2, 2, 2, 2), 1).learning_coefficient
+
+
+def test_a_weight_within_the_range_of_displacements_is_unresolved():
+    dead = dead_directions(tanh_units, units([1.0, 1e-3], [0.7, -2e-3]), INPUTS, divergence="squared")
+    assert "unresolved" in dead.kinds
+    assert dead.total is None
+
+
 def test_an_order_that_is_no_whole_number_is_unresolved():
     dead = dead_directions(lambda w, _: jnp.abs(w[0]) ** 3, jnp.zeros(1), NOTHING)
     assert dead.kinds == ("unresolved",)

@@ -11,7 +11,7 @@ import numpy as np
 from slt_jax import loss
 from slt_jax.restriction import Restriction
 from slt_jax.substructure import double
-from slt_jax.substructure.elimination import Surface, loss_surface, reduce_over, squared_surface
+from slt_jax.substructure.elimination import Reduced, Surface, loss_surface, reduce_over, squared_surface
 from slt_jax.types import PyTree
 
 #: Scales of displacement: the radius halved so many times. The slope between the last two is the one that is believed.
@@ -101,7 +101,9 @@ def dead_directions(
         ``params``, too many free parameters, or a radius or tolerance that is not positive.
 
     Not to be believed where structure is finer than ``radius / 128`` or coarser than ``radius``: a weight of 1e-6
-    counts as 0. Orders above about 10 (5 for a loss that is not 0 at its minimum) drown in rounding and read as gauge.
+    counts as 0, and one in between is mostly ``"unresolved"``. Orders above about 10 (5 for a loss that is not 0 at
+    its minimum) drown in rounding and read as gauge. A loss is refused at parameters that are a minimum to single
+    precision only, as outputs are not.
     ReLU kinks that displacements cross are no analytic function: vary the radius. ``total`` is λ where ``K`` is, in
     suitable coordinates, a sum of functions of separate directions (``x² + y⁴ + z⁶``: 11/12) or quasi-homogeneous
     with an isolated zero, and an upper bound on it where all singular directions share one order; otherwise it is
@@ -110,9 +112,9 @@ def dead_directions(
     Source: arXiv:2606.05957 and arXiv:2607.00603 (the order of a direction from the rate of the directional Fisher
     information); Gromoll and Meyer 1969, Topology 8, 361-369 (splitting lemma).
 
-    >>> dead = dead_directions(lambda w, _: w[0] ** 2 + w[1] ** 4, jnp.zeros(3), jnp.zeros((9, 0)))
+    >>> dead = dead_directions(lambda w, _: w[0] ** 2 + w[1] ** 4, jnp.zeros(2), jnp.zeros((9, 0)))
     >>> dead.orders, dead.kinds, dead.total
-    (array([1, 2, 0]), ('regular', 'singular', 'gauge'), Fraction(3, 4))
+    (array([1, 2]), ('regular', 'singular'), Fraction(3, 4))
     """
     double.check_positive(radius=radius, tolerance=tolerance)
     if divergence is None:
@@ -148,10 +150,10 @@ def _all_groups(
     regular, rest = _split_regular(surface, tolerance)
     _check_minimum(surface, regular, rest, radius)
     groups = [_Group(regular, np.ones(regular.shape[1]), np.zeros(regular.shape[1]), "regular")]
-    normal, order = regular, 2.0
+    normal, order, scales = regular, 2.0, radius / 2.0 ** np.arange(_SCALES)
     while rest.shape[1]:
         steps = _STEPS if normal.shape[1] == regular.shape[1] else _SINGULAR_STEPS
-        group, rest = _next_group(surface, normal, rest, radius, order, steps, grain, random)
+        group, rest = _next_group(surface, normal, rest, scales, order, steps, grain, random)
         groups.append(group)
         normal = np.concatenate([normal, group.columns], axis=1)
         order = max(order, float(np.round(group.measured.min(initial=order))))
@@ -189,36 +191,45 @@ def _next_group(
     surface: Surface,
     normal: np.ndarray,
     rest: np.ndarray,
-    radius: float,
+    scales: np.ndarray,
     order: float,
     steps: int,
     grain: float,
     random: np.random.Generator,
 ) -> tuple[_Group, np.ndarray]:
     """The directions of the least order among the rest, or all of the rest where nothing is seen of them."""
-    scales = radius / 2.0 ** np.arange(_SCALES)
     reduced = reduce_over(surface, _displacements(rest, scales, random), normal, rest, steps)
-    excess = reduced.excess.reshape(len(scales), -1)
-    nearby = np.median(reduced.moved.reshape(excess.shape), axis=1) <= 4 * scales
-    floor = np.array([surface.floor(scale) for scale in scales])
-    seen = excess > 100 * floor[:, None]
-    if not seen[0].any():
+    nearby = np.median(reduced.moved.reshape(len(scales), -1), axis=1) <= 4 * scales
+    sizes, frames, noise, usable = _spectra(surface, reduced, scales, grain)
+    if not usable and not sizes[0].any():
         none = np.full(rest.shape[1], np.nan)
         return _Group(rest, none, none, "gauge" if nearby[-1] else "unresolved"), rest[:, :0]
-    rows = reduced.gradient.reshape(*excess.shape, -1) / np.sqrt(2 * np.where(seen, excess, 1.0))[..., None]
-    _, sizes, frames = np.linalg.svd(np.where(seen[..., None], rows, 0.0), full_matrices=False)
-    share = floor / np.maximum(np.median(np.where(seen, excess, np.nan_to_num(excess)), axis=1), 1e-300)
-    noise = surface.stiffness * scales * np.sqrt(np.minimum(share, 1.0)) + 10 * grain / scales * sizes[:, 0]
-    # scales from the largest down to where rounding takes over
-    clear = (seen.sum(axis=1) >= 0.5 * seen[0].sum()) & (noise < 0.05 * sizes[:, 0])
-    usable = int(np.argmin([*clear, False]))
+    last = max(usable - 1, 0)
     measured, errors = _orders(sizes[:usable], scales[:usable], noise[:usable])
     chosen = measured < measured.min() + 0.5
     whole = np.round(measured[chosen])
     sure = (np.abs(measured[chosen] - whole) < _SURE) & (errors[chosen] < _SURE) & (whole >= order)
-    kind = "singular" if sure.all() and nearby[max(usable - 1, 0)] else "unresolved"
-    frame = rest @ frames[max(usable - 1, 0)].T
+    kind = "singular" if sure.all() and nearby[last] else "unresolved"
+    frame = rest @ frames[last].T
     return _Group(frame[:, chosen], measured[chosen], errors[chosen], kind), frame[:, ~chosen]
+
+
+def _spectra(
+    surface: Surface, reduced: Reduced, scales: np.ndarray, grain: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Singular values and right frames of the gradients of ``√(2K̃)`` by scale, their noise, and the usable scales."""
+    excess = reduced.excess.reshape(len(scales), -1)
+    floor = np.array([surface.floor(scale) for scale in scales])
+    seen = excess > 100 * floor[:, None]
+    rows = reduced.gradient.reshape(*excess.shape, -1) / np.sqrt(2 * np.where(seen, excess, 1.0))[..., None]
+    _, sizes, frames = np.linalg.svd(np.where(seen[..., None], rows, 0.0), full_matrices=False)
+    # rounding of K turns into a gradient through the regular directions; a centre written in single precision is off
+    # by its grain, by which whatever grows with the displacement is off too
+    share = np.minimum(floor / np.maximum(np.median(excess, axis=1), np.finfo(float).tiny), 1.0)
+    noise = surface.stiffness * scales * np.sqrt(share) + 10 * grain / scales * sizes[:, 0]
+    clear = (seen.sum(axis=1) >= 0.5 * seen[0].sum()) & (noise < 0.05 * sizes[:, 0])
+    # from the largest down to where noise takes over
+    return sizes, frames, noise, int(np.argmin([*clear, False]))
 
 
 def _displacements(rest: np.ndarray, scales: np.ndarray, random: np.random.Generator) -> np.ndarray:

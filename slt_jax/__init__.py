@@ -32,7 +32,7 @@ from slt_jax.truths.truth import Truth
 
 __version__ = "0.1.0"
 
-_ON_FIRST_USE = ("flax", "models", "programs", "spectroscopy", "storage", "studies", "truths")
+_ON_FIRST_USE = ("flax", "models", "programs", "spectroscopy", "storage", "studies", "substructure", "truths")
 
 
 def __getattr__(name: str) -> Any:

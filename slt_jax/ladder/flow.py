@@ -8,7 +8,7 @@ import numpy as np
 
 from slt_jax import tree
 from slt_jax.estimators import BUDGET, Evidence, Health, check_budget, examine
-from slt_jax.ladder.averages import calm_contact, calm_energy, calm_spread, controls_of, mean_and_error
+from slt_jax.ladder.averages import averages, controls_of
 from slt_jax.ladder.exchange import Record
 from slt_jax.ladder.groups import group_names, group_sizes
 from slt_jax.ladder.measure import (
@@ -194,17 +194,8 @@ def read_flow(ladder: Ladder) -> Flow:
     health = jax.vmap(_examined, in_axes=(0, 0, None))(record, nbetas, ladder.posterior)
     origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
     controls = controls_of(record, nbetas, group_sizes(origin))
-    calm = calm_energy(controls)
-    value, error = mean_and_error(calm)
-    spread = calm_spread(controls, value)
-    heat, heat_error = mean_and_error(spread)
-    velocity, velocity_error = mean_and_error(calm - spread)
-    # one group after the other: each is as large as all of the draws, many times over
-    products = jax.lax.map(
-        lambda group: calm_contact(controls, value, record.contact, group), jnp.arange(record.contact.shape[-1])
-    )
-    contact, contact_error = jax.vmap(mean_and_error)(products)
-    total, total_error = mean_and_error(jnp.sum(products, axis=0))
+    found = averages(controls, record.contact)
+    (value, error), (heat, heat_error) = found.value, found.heat
     free = dimension(ladder.posterior)
     boiled = ~jnp.isfinite(value) | (heat - 3 * heat_error > _BOILING * value)
     boiled |= value - 3 * error > _BEYOND * 0.5 * free
@@ -212,15 +203,15 @@ def read_flow(ladder: Ladder) -> Flow:
         nbetas=nbetas,
         value=value,
         std_error=error,
-        per_chain=jnp.mean(calm, axis=2),
+        per_chain=found.per_chain,
         heat_capacity=heat,
         heat_error=heat_error,
-        velocity=velocity,
-        velocity_error=velocity_error,
-        contact=contact.T,
-        contact_error=contact_error.T,
-        contact_sum=total,
-        contact_sum_error=total_error,
+        velocity=found.velocity[0],
+        velocity_error=found.velocity[1],
+        contact=found.contact[0],
+        contact_error=found.contact[1],
+        contact_sum=found.contact_sum[0],
+        contact_sum_error=found.contact_sum[1],
         swap_rate=jnp.nanmean(record.swapped, axis=(1, 2)),
         acceptance=jnp.mean(record.acceptance, axis=(1, 2)),
         # whatever is hotter than a rung that has boiled has boiled too

@@ -13,7 +13,18 @@ from slt_jax.ladder.exchange import Rungs
 from slt_jax.ladder.exponent import Exponent, fit_exponent
 from slt_jax.ladder.flow import Flow, read_flow
 from slt_jax.ladder.groups import group_names
-from slt_jax.ladder.measure import MOVES, Ladder, Size, check_size, double_precision, measure_from, size_for, widened
+from slt_jax.ladder.measure import (
+    BLOCKS,
+    MOVES,
+    PARTS,
+    Ladder,
+    Size,
+    check_size,
+    double_precision,
+    measure_from,
+    size_for,
+    widened,
+)
 from slt_jax.ladder.volume import Volume, log_volume
 from slt_jax.posterior import LocalPosterior, dimension, localise
 from slt_jax.restriction import Restriction
@@ -27,6 +38,8 @@ EVALUATIONS = 12_000_000
 _LEFT = 0.6
 #: The next rung is at most so many times colder, and a ladder that has so many rungs ends.
 _FARTHEST, _MOST_RUNGS = 10.0, 200
+#: Where ``nβ`` times the depth is so large and no draw has come down to it, none will.
+_TOO_COLD = 1e4
 #: Points of the result for each factor of e in ε.
 _POINTS = 2
 #: Effective draws below ε from which on a point counts as reached.
@@ -155,19 +168,38 @@ def density_of_states(
         raise ValueError("density_of_states: called inside jit or vmap, but it chooses its rungs. Call flow there.")
     if isinstance(depth, bool) or not hasattr(depth, "__float__") or not 0 < depth < np.inf:
         raise ValueError(f"depth: got {depth!r}; pass the smallest ε in nats, a positive number.")
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=1.0)
-    if gamma is None:
-        posterior = posterior._replace(gamma=localise(loss_fn, params, data).gamma)
-    if float(posterior.gamma) == 0:
-        raise ValueError("gamma: got 0, but the volume is measured by the prior N(0, 1/γ); pass a positive one.")
-    size = size_for(dimension(posterior), chains, draws, leapfrogs)
     with double_precision(True):
-        posterior, data = widened((posterior, data))
+        params, data = widened((params, data))
+        posterior = prior_of(loss_fn, params, data, gamma, restriction)
+        size = size_for(dimension(posterior), chains, draws, leapfrogs)
         down_key, draw_key = jax.random.split(key)
         ladder = descend(down_key, posterior, data, size, depth=float(depth))
-        each = budget // (len(ladder.rungs.nbeta) * size.chains)
+        size, each = afforded(size, ladder, budget)
         ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
         return _read(ladder, float(depth))
+
+
+def afforded(size: Size, ladder: Ladder, budget: int) -> tuple[Size, int]:
+    """The size with no more draws than the budget allows, and the gradients that each replica may take."""
+    each = max(0, budget - ladder.evaluations) // (len(ladder.rungs.nbeta) * size.chains)
+    most = each // size.gradients * BLOCKS // (BLOCKS + 1) - PARTS
+    return size._replace(draws=max(min(size.draws, most), BLOCKS * PARTS)), each
+
+
+def prior_of(
+    loss_fn: LossFn, params: PyTree, data: PyTree, gamma: Scalar | None, restriction: Restriction | None
+) -> LocalPosterior:
+    """The posterior whose prior is ``N(0, 1/γ)``, its ``nβ`` of no meaning.
+
+    Raises:
+      ValueError: as ``localise``; a γ of 0.
+    """
+    if gamma is None:
+        gamma = localise(loss_fn, params, data).gamma
+    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=1.0)
+    if float(posterior.gamma) == 0:
+        raise ValueError("gamma: got 0, but volumes are measured by the prior N(0, 1/γ); pass a positive one.")
+    return posterior
 
 
 def descend(
@@ -185,7 +217,8 @@ def descend(
         states.append(state)
         rungs.append((nbeta, float(steps[0]), float(steps[1])))
         seen = np.asarray(excess)
-        if np.mean(seen) < depth or nbeta >= coldest or len(rungs) == _MOST_RUNGS:
+        lost = len(rungs) == _MOST_RUNGS or nbeta * depth > _TOO_COLD
+        if np.mean(seen) < depth or nbeta >= coldest or lost:
             break
         nbeta = min(_next(nbeta, seen.ravel()), coldest)
     nbetas, shortest, longest = (jnp.asarray(column) for column in zip(*rungs, strict=True))

@@ -168,16 +168,14 @@ def flow(
     check_size(chains=chains, draws=draws, leapfrogs=leapfrogs)
     check_budget(budget, relative_error)
     budget = (0 if draws is not None else BUDGET) if budget is None else budget
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=_reference(nbetas))
-    if gamma is None and nbetas is not None:
-        posterior = posterior._replace(gamma=localise(loss_fn, params, data).gamma)
-    ladder_nbetas = _temperatures(nbetas, posterior)
-    size = size_for(dimension(posterior), chains, draws, leapfrogs)
-    wide = needs_double(ladder_nbetas) and not tree.is_traced((key, posterior, data))
+    nbetas = _checked(nbetas)
+    wide = nbetas is not None and needs_double(nbetas) and not tree.is_traced((key, params, data, gamma))
     with double_precision(wide):
-        if wide:
-            posterior, data = widened((posterior, data))
-            ladder_nbetas = jnp.asarray(np.asarray(ladder_nbetas, np.float64))
+        params, data = widened((params, data)) if wide else (params, data)
+        reference = localise(loss_fn, params, data, gamma=gamma, restriction=restriction)
+        posterior = reference if nbetas is None else reference._replace(nbeta=jnp.max(jnp.asarray(nbetas)))
+        ladder_nbetas = _default(posterior) if nbetas is None else jnp.asarray(nbetas)
+        size = size_for(dimension(posterior), chains, draws, leapfrogs)
         order = jnp.argsort(ladder_nbetas)
         ladder = measure(key, posterior, data, ladder_nbetas[order], size, budget=budget, relative_error=relative_error)
         measured = read_flow(ladder._replace(evaluations=0))
@@ -239,21 +237,21 @@ def _examined(record: Record, nbeta: Array, posterior: LocalPosterior) -> Health
     return examine(trace, posterior._replace(nbeta=nbeta), Evidence(heating=0.0, resolution=True))
 
 
-def _reference(nbetas: Array | None) -> Array | None:
+def _checked(nbetas: Array | None) -> Array | None:
+    """Temperatures as numbers of the host where they are not traced."""
     if nbetas is None:
         return None
     if np.ndim(nbetas) != 1 or np.shape(nbetas)[0] == 0:
         raise ValueError(f"nbetas: got shape {np.shape(nbetas)}; pass a list of at least one temperature.")
-    if not tree.is_traced(nbetas):
-        given = np.asarray(nbetas, np.float64)
-        if not (np.isfinite(given).all() and (given > 0).all()):
-            raise ValueError(f"nbetas: got {given.tolist()}; all must be finite and positive.")
-        if len(set(given.tolist())) < len(given):
-            raise ValueError(f"nbetas: got {given.tolist()}; two rungs are the same. Give each once.")
-    return jnp.max(jnp.asarray(nbetas))
+    if tree.is_traced(nbetas):
+        return nbetas
+    given = np.asarray(nbetas, np.float64)
+    if not (np.isfinite(given).all() and (given > 0).all()):
+        raise ValueError(f"nbetas: got {given.tolist()}; all must be finite and positive.")
+    if len(set(given.tolist())) < len(given):
+        raise ValueError(f"nbetas: got {given.tolist()}; two rungs are the same. Give each once.")
+    return given  # type: ignore[return-value]
 
 
-def _temperatures(nbetas: Array | None, posterior: LocalPosterior) -> Array:
-    if nbetas is not None:
-        return nbetas if tree.is_traced(nbetas) else np.asarray(nbetas, np.float64)  # type: ignore[return-value]
+def _default(posterior: LocalPosterior) -> Array:
     return posterior.nbeta * jnp.geomspace(1.0, 1 / _SPAN, _RUNGS, dtype=posterior.nbeta.dtype)

@@ -59,6 +59,8 @@ def morse_bott(
     >>> morse_bott(circle)[:2]
     (Fraction(1, 2), 1)
     """
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem must be a Problem, got a {type(problem).__name__}: Problem(loss_fn, params, data)")
     if not (radius > 0 and points >= 1 and 0 < tolerance < 1e-2):
         raise ValueError(
             f"radius, points and tolerance must be positive, tolerance below 0.01, got {radius}, {points} and "

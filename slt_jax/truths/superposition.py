@@ -1,6 +1,7 @@
 """The toy model of superposition, six features in two dimensions: its loss in closed form, its phases, their λ."""
 
 from fractions import Fraction
+from numbers import Real
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -110,7 +111,7 @@ def superposition(phase: str) -> SuperpositionTruth:
 
 
 def _polygon(phase: str) -> _Polygon:
-    if phase not in _PHASES:
+    if not isinstance(phase, str) or phase not in _PHASES:
         raise ValueError(f"phase must be one of {', '.join(_PHASES)}, got {phase!r}: choose one")
     return _PHASES[phase]
 
@@ -149,7 +150,7 @@ def superposition_problem(phase: str, *, angle: float = 0.0, examples: int = 10_
       A problem in nats with a loss of shape ``()``, parameters ``{"W": (2, 6), "b": (6,)}``, data zeros ``(n, 0)``.
 
     Raises:
-      ValueError: As ``superposition``, or fewer than one example.
+      ValueError: As ``superposition``, fewer than one example, or an angle that is not finite.
 
     When not to believe it:
       Population loss: with sampled data the phase is near, not at, the minimum. Silent biases are -0.3: a posterior
@@ -164,6 +165,8 @@ def superposition_problem(phase: str, *, angle: float = 0.0, examples: int = 10_
     """
     polygon = _polygon(phase)
     (length,) = check_units(examples=examples)
+    if not (isinstance(angle, Real) and np.isfinite(float(angle))):
+        raise ValueError(f"angle must be a finite number, got {angle!r}: it is in radians")
     angles = angle + 2 * np.pi * np.arange(polygon.corners) / polygon.corners
     weights, biases = np.zeros((2, FEATURES)), np.full(FEATURES, _SILENT)
     weights[:, : polygon.corners] = polygon.length * np.array([np.cos(angles), np.sin(angles)])

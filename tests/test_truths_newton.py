@@ -9,7 +9,6 @@ import pytest
 
 from slt_jax.truths import (
     contact_loci,
-    contact_loci,
     jet_codimension,
     mustata,
     newton,

@@ -34,6 +34,8 @@ from slt_jax.truths.strata import deep_linear_rank_pattern as deep_linear_rank_p
 from slt_jax.truths.superposition import SuperpositionTruth as SuperpositionTruth
 from slt_jax.truths.superposition import superposition as superposition
 from slt_jax.truths.superposition import superposition_problem as superposition_problem
+from slt_jax.truths.superposition_function import superposition_function as superposition_function
+from slt_jax.truths.superposition_function import superposition_function_problem as superposition_function_problem
 from slt_jax.truths.tanh import tanh as tanh
 from slt_jax.truths.tanh import tanh_problem as tanh_problem
 from slt_jax.truths.truth import Truth as Truth

@@ -66,7 +66,7 @@ def _value(node: ast.expr, names: tuple[str, ...], text: str) -> dict[Point, Fra
             return {tuple(int(name == other) for other in names): Fraction(1)}
         case ast.Name(id=name):
             raise ValueError(f"text has the unknown variable {name!r}, got {text!r}: variables are {', '.join(names)}")
-        case ast.Constant(value=number) if type(number) in (int, float) and math.isfinite(number):
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and math.isfinite(number):
             # the digits as they were written
             return {constant: Fraction(str(number))}
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):

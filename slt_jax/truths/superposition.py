@@ -155,8 +155,9 @@ def superposition_problem(phase: str, *, angle: float = 0.0, examples: int = 10_
       ValueError: As ``superposition``, fewer than one example, or an angle that is not finite.
 
     When not to believe it:
-      Population loss: with sampled data the phase is near, not at, the minimum. Silent biases are -0.3: a posterior
-      wider than that reaches the edge of the phase.
+      Population loss: with sampled data the phase is near, not at, the minimum. Its phases are close to one another:
+      chains at the default ``nβ`` leave for others, and ``llc`` says so. ``nbeta=1e6`` keeps them: silent biases are
+      -0.3 and held by γ alone, ``1/√γ`` has to stay far below that.
 
     Source:
       Chen, Lau, Mendel, Wei and Murfet 2023, arXiv 2310.06301.

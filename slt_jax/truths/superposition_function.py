@@ -77,7 +77,8 @@ def superposition_function_problem(stage: str) -> Problem:
     Raises:
       ValueError: As ``superposition_function``.
 
-    When not to believe it: ``n`` is 6, the number of features, for which no default of ``nβ`` is meant: give it.
+    When not to believe it: ``n`` is 6, the number of features, for which no default of ``nβ`` is meant: give 1e5 or
+    more. Below, chains reach the edge of a phase: in ``5-`` at 1e4 a healthy reading is a tenth too high.
 
     Source: Chen, Lau, Mendel, Wei and Murfet 2023, arXiv 2310.06301.
 

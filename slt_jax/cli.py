@@ -213,7 +213,10 @@ def _truth_newton(options: argparse.Namespace) -> int:
 
     names = options.variables.split(",") if "," in options.variables else options.variables
     if options.singular:
-        return _print_truth(truths.singular_lct(options.polynomials, names))
+        try:
+            return _print_truth(truths.singular_lct(options.polynomials, names))
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
     return _print_truth(truths.newton_ideal([truths.polynomial(text, names) for text in options.polynomials]))
 
 
@@ -222,6 +225,8 @@ def _print_truth(truth) -> int:  # type: ignore[no-untyped-def]
     print(f"learning coefficient  {truth.learning_coefficient} = {float(truth.learning_coefficient):.6g}")
     print(f"multiplicity          {multiplicity}")
     print(f"source                {truth.source}")
+    if not getattr(truth, "exact", True):
+        print("not exact             a bound, or not proven: the source says which")
     return 0
 
 

@@ -32,11 +32,11 @@ def double():
 
 def test_with_the_inputs_as_targets_the_distance_is_the_loss_and_so_is_its_gradient(double):
     rng = np.random.default_rng(0)
+    distance = jax.jit(jax.value_and_grad(lambda p: jnp.mean(superposition_distance(p, superposition_targets()))))
+    loss = jax.jit(jax.value_and_grad(lambda p: superposition_loss(p, jnp.zeros((1, 0)))))
     for _ in range(5):
         params = {"W": jnp.asarray(rng.normal(size=(2, 6))), "b": jnp.asarray(0.5 * rng.normal(size=6))}
-        distance = jax.value_and_grad(lambda p: jnp.mean(superposition_distance(p, superposition_targets())))(params)
-        loss = jax.value_and_grad(lambda p: superposition_loss(p, jnp.zeros((1, 0))))(params)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), distance, loss)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), distance(params), loss(params))
 
 
 def test_the_distance_is_the_integral_it_says(double):
@@ -73,12 +73,14 @@ def test_the_own_function_has_the_coefficient_of_the_loss_where_it_is_smooth(sta
 
 
 def test_the_saddles_are_saddles_of_the_loss_and_minima_of_the_own_function():
+    loss = jax.jit(lambda p: superposition_loss(p, jnp.zeros((1, 0))))
+    slope = jax.jit(jax.grad(loss))
     for row, stage in enumerate(SADDLES):
         params = phase_params(stage)
-        gradient = jax.grad(lambda p: superposition_loss(p, jnp.zeros((1, 0))))(params)
+        gradient = slope(params)
         assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-6
         lower = {**params, "W": params["W"].at[row].add(0.2 * jnp.asarray(toy.AHEAD[row], jnp.float32))}
-        assert superposition_loss(lower, jnp.zeros((1, 0))) < superposition_loss(params, jnp.zeros((1, 0))) - 1e-3
+        assert loss(lower) < loss(params) - 1e-3
         with pytest.raises(ValueError, match="phase must be one of"):
             truths.superposition(stage)
     with pytest.raises(ValueError, match=r"stage must be one of 0\+{6}, 2\+{4}, 4--.*got '3': choose one"):

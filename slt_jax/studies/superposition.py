@@ -15,7 +15,7 @@ from slt_jax.truths.superposition import FEATURES, MEAN, PHASES, SADDLES, phase_
 from slt_jax.truths.superposition_function import superposition_distance, superposition_targets
 from slt_jax.types import Array, Key, PyTree
 
-LEARNING_RATE = 0.1
+OPTIMIZER = optax.sgd(0.1)
 STEPS = 8000
 #: Two features are ahead in the first dimension, two others in the second, which begins far smaller and comes later.
 AHEAD = np.array([[1.0, -1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0, 0.0, 0.0]])
@@ -47,7 +47,6 @@ def study() -> Study:
     'plane in use'
     """
     params, data = initial(jax.random.key(0)), superposition_targets()
-    optimizer = optax.sgd(LEARNING_RATE)
     subject = Subject(
         problem=Problem(superposition_distance, params, data),
         sublosses={
@@ -73,7 +72,7 @@ def study() -> Study:
         ),
         subject=subject,
         init=initial,
-        update=Partial(_update, Partial(optimizer.init), Partial(optimizer.update), data),
+        update=Partial(_update, data),
         params_of=_identity,
         record_at=np.arange(0, STEPS + 1, 5),
         keep_at=np.unique(np.concatenate([log_steps(STEPS, 24), np.arange(50, STEPS + 1, 50)])),
@@ -88,8 +87,11 @@ def study() -> Study:
 def initial(key: Key) -> PyTree:
     """Small weights, those of the second dimension far smaller, and all outputs at their means."""
     noise = NOISE * jax.random.normal(key, AHEAD.shape)
-    return {"W": jnp.asarray(SCALES * np.ones_like(AHEAD), noise.dtype) * (jnp.asarray(AHEAD, noise.dtype) + noise),
-            "b": jnp.full(FEATURES, MEAN)}  # fmt: skip
+    sizes = np.broadcast_to(SCALES, AHEAD.shape)
+    return {
+        "W": jnp.asarray(sizes, noise.dtype) * (jnp.asarray(AHEAD, noise.dtype) + noise),
+        "b": jnp.full(FEATURES, MEAN),
+    }
 
 
 def own_outputs(params: PyTree, data: PyTree) -> PyTree:
@@ -131,11 +133,11 @@ def stage_of(params: PyTree) -> str | None:
     return name if max(np.abs(overlaps).max(), np.abs(shifts).max()) < NEAR else None
 
 
-def _update(start: Partial, advance: Partial, data: PyTree, params: PyTree, step: Array) -> PyTree:
+def _update(data: PyTree, params: PyTree, step: Array) -> PyTree:
     del step
     gradient = jax.grad(lambda moved: jnp.mean(superposition_distance(moved, data)))(params)
     # plain descent has no memory: its state is made anew
-    changes, _ = advance(gradient, start(params), params)
+    changes, _ = OPTIMIZER.update(gradient, OPTIMIZER.init(params), params)
     return optax.apply_updates(params, changes)
 
 

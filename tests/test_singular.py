@@ -200,6 +200,7 @@ def test_codimension_shifts_the_largest_root():
     [
         (lambda: singular_lct([], "x"), "exponents"),
         (lambda: singular_lct("x", "x"), "polynomials"),
+        (lambda: singular_lct(5, "x"), "polynomials"),
         (lambda: singular_lct(["x^2 + 1"], "x"), "exponents"),
         (lambda: singular_lct(["x"]), "variables"),
         (lambda: singular_lct(["x"], "xx"), "variables"),

@@ -8,12 +8,13 @@ from laws import deviation
 
 import slt_jax as slt
 from slt_jax import storage, truths
-from slt_jax.spectroscopy import align, detect_phases, llc_probe, recorder_of
+from slt_jax.spectroscopy import Checkpoint, align, detect_phases, llc_probe, recorder_of
 from slt_jax.studies import superposition as toy
 from slt_jax.studies.study import train
 from slt_jax.truths import morse_bott, superposition_function, superposition_function_problem, superposition_problem
 from slt_jax.truths.superposition import PHASES, SADDLES, phase_params, superposition_loss
 from slt_jax.truths.superposition_function import superposition_distance, superposition_targets
+from slt_jax.workflow import _exact as known_exactly
 from slt_jax.workflow import run_study
 
 SMOOTH, KINKED = ("5-", "5+", "6"), ("4--", "4+-", "4++")
@@ -179,6 +180,8 @@ def test_in_the_middle_of_a_transition_nothing_exact_is_claimed(trained):
     history, kept = trained[0]
     middle = min(kept, key=lambda step: abs(step - int(detect_phases(history).transitions[1])))
     assert toy.exact(kept[middle]) is None
+    points = [Checkpoint(step, lambda step=step: kept[step]) for step in (0, middle)]
+    assert list(known_exactly(toy.exact, points)) == [0]
 
 
 @pytest.mark.parametrize("stage", [*SADDLES, *PHASES])

@@ -471,6 +471,7 @@ def test_the_matrix_factorisation_squares_to_the_potential(name):
         (lambda: matrix_factorisation(simple_singularity("D4"), [1.0]), "point"),
         (lambda: potential_at(simple_singularity("D4"), [1.0, 2.0, 3.0]), "point"),
         (lambda: morse_bott(3), "problem"),
+        (lambda: truths.hessian_rank(3), "problem"),
         (lambda: superposition(["6"]), "phase"),
         (lambda: superposition_problem("6", angle=float("nan")), "angle"),
         (lambda: simple_singularity(""), "name"),

@@ -416,6 +416,8 @@ def test_problems_are_the_losses_they_say():
         (lambda: newton([XY], prior=(float("inf"), 0)), "prior"),
         (lambda: newton([XY], prior=3), "prior"),
         (lambda: newton_ideal(["x"]), "polynomials"),
+        (lambda: newton_ideal(5), "polynomials"),
+        (lambda: polynomials_problem(5), "polynomials"),
         (lambda: newton_ideal([[1, 2]]), "polynomials"),
         (lambda: newton_function([(float("nan"), XY)]), "polynomials"),
         (lambda: newton_problem([XY], examples=2.5), "examples"),

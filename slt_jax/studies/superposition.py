@@ -123,7 +123,6 @@ def stage_of(params: PyTree) -> str | None:
     rest = np.setdiff1d(np.arange(FEATURES), corners)
     rest = rest[np.argsort(-biases[rest])]
     name = f"{len(corners)}" + "".join("-" if bias < 0 else "+" for bias in biases[rest])
-    name = {"4-+": "4+-"}.get(name, name)
     if name not in {**SADDLES, **PHASES}:
         return None
     order, ideal = np.concatenate([corners, rest]), jax.tree.map(np.asarray, phase_params(name))

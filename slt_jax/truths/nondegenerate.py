@@ -58,8 +58,7 @@ def newton_ideal(polynomials: Sequence[Terms], prior: Sequence[int | Fraction] |
     >>> newton_ideal(two_units)[:2], newton_ideal(two_units).exact  # the true coefficient is 2/3
     ((Fraction(1, 1), None), False)
     """
-    generators = [collected(terms) for terms in polynomials]
-    generators = [terms for terms in generators if terms]
+    generators = [terms for terms in collected_all(polynomials) if terms]
     if len(generators) == 1:
         half = newton_function([(c, exponent) for exponent, c in generators[0].items()], prior)
         return half._replace(learning_coefficient=half.learning_coefficient / 2)
@@ -142,6 +141,13 @@ def collected(terms: Terms) -> dict[Point, Fraction]:
     return {exponent: c for exponent, c in found.items() if c}
 
 
+def collected_all(polynomials: Sequence[Terms]) -> list[dict[Point, Fraction]]:
+    """Each polynomial as a mapping, or a ``ValueError``."""
+    if isinstance(polynomials, str) or not isinstance(polynomials, Sequence):
+        raise ValueError(f"polynomials must be a list of polynomials, got {polynomials!r}: put brackets around one")
+    return [collected(terms) for terms in polynomials]
+
+
 def _part(terms: Polynomial, face: Sequence[Point]) -> dict[Point, Fraction]:
     return {exponent: terms[exponent] for exponent in face if exponent in terms}
 
@@ -213,7 +219,7 @@ def polynomials_problem(polynomials: Sequence[Terms], *, examples: int = 10_000)
     >>> float(problem.loss_fn(problem.params + 1.0, problem.data))
     1.0
     """
-    generators = [collected(terms) for terms in polynomials]
+    generators = collected_all(polynomials)
     points, _ = check_exponents([exponent for terms in generators for exponent in terms], None)
     (length,) = check_units(examples=examples)
     rows = list(itertools.product(generators, points))

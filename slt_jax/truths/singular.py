@@ -171,16 +171,12 @@ def read_answer(output: str) -> tuple[int, tuple[Fraction, ...]]:
 
 def _generators(polynomials: Sequence[str | Terms], variables: Sequence[str] | None) -> list[dict[Point, Fraction]]:
     """The generators that are not zero, as mappings, all zero at the origin; or a ``ValueError``."""
-    if isinstance(polynomials, str):
-        raise ValueError(f"polynomials must be a list, got {polynomials!r}: put brackets around it")
-    generators = []
-    for given in polynomials:
-        if isinstance(given, str):
-            if variables is None:
-                raise ValueError(f"variables must be given where polynomials are text, got {given!r}: as in 'xy'")
-            given = polynomial(given, variables)
-        generators.append(collected(given))
-    generators = [terms for terms in generators if terms]
+    if isinstance(polynomials, str) or not isinstance(polynomials, Sequence):
+        raise ValueError(f"polynomials must be a list of polynomials, got {polynomials!r}: put brackets around one")
+    if variables is None and any(isinstance(given, str) for given in polynomials):
+        raise ValueError(f"variables must be given where polynomials are text, got {polynomials!r}: as in 'xy'")
+    read = [polynomial(given, variables or ()) if isinstance(given, str) else given for given in polynomials]
+    generators = [terms for terms in map(collected, read) if terms]
     points, _ = check_exponents([exponent for terms in generators for exponent in terms], None)
     if variables is not None and len(check_variables(variables)) != len(points[0]):
         raise ValueError(f"variables must be {len(points[0])} names, got {variables!r}: one per exponent")

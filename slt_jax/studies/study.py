@@ -33,7 +33,8 @@ class Study(NamedTuple):
       restrictions: Which free directions are measured.
       sublosses: Which parts of the loss are measured.
       budget: The most checkpoints to measure.
-      exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` where nothing exact is known.
+      exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
+        exact is known; ``None`` instead of a function where nothing ever is.
       expected_order: Groups of concepts in the order in which theory says they are learned, or ``()``.
     """
 
@@ -50,7 +51,7 @@ class Study(NamedTuple):
     restrictions: tuple[str, ...] = ("full",)
     sublosses: tuple[str, ...] = ("all",)
     budget: int = 16
-    exact: Callable[[PyTree], Truth] | None = None
+    exact: Callable[[PyTree], Truth | None] | None = None
     expected_order: tuple[tuple[str, ...], ...] = ()
 
 

@@ -148,10 +148,10 @@ def _calmed(stretch: int, series: Array, controls: Array) -> Array:
         kept = draws[:, draws.shape[1] % stretch :]
         means = jnp.mean(kept.reshape(kept.shape[0], -1, stretch, *kept.shape[2:]), axis=2)
         flat = means.reshape(-1, *means.shape[2:])
-        return flat - jnp.mean(flat, axis=0)
+        return flat - jnp.mean(flat, axis=0, keepdims=True)
 
     size = jnp.sqrt(jnp.mean(controls**2, axis=(0, 1)))
-    controls = controls / jnp.where(size > 0, size, 1.0)
+    controls = controls / jnp.where(size > 0, size, 1.0)[None, None, :]
     known, target = slow(controls), slow(series)
     gram = known.T @ known
     # controls that say the same, or nothing, must not blow up

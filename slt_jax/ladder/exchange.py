@@ -21,6 +21,9 @@ _LONGEST = 1.0
 _SOFT = 0.2
 #: Acceptance to which the steps of a rung are led, and how fast.
 _ACCEPTANCE, _GAIN = 0.75, 1.5
+#: Every so many sweeps a trajectory is so many times longer: where one direction is a hundred times stiffer than
+#: another, most short ones and a few long ones cross both at the cost of what is between.
+_LONGER = ((5, 2, 4), (20, 19, 16))
 #: Free parameters beyond which no positions are kept.
 POSITIONS = 4096
 
@@ -72,6 +75,21 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int) -> Met
     return jax.vmap(metropolis_init, in_axes=(0, None, None))(jax.random.split(key, chains), posterior, data)
 
 
+def length(time: Array | int) -> Array | int:
+    """By how much longer than the shortest the trajectory of a sweep is.
+
+    >>> [length(time) for time in (0, 2, 7, 19)]
+    [1, 4, 4, 16]
+    """
+    (often, first, long), (seldom, last, longest) = _LONGER
+    return 1 + (long - 1) * (time % often == first) + (longest - 1) * (time % seldom == last)
+
+
+def gradients(sweeps: int, leapfrogs: int, moves: int) -> int:
+    """Gradients of a replica in so many sweeps."""
+    return sum(leapfrogs * int(length(time)) + moves for time in range(sweeps))
+
+
 def steps_for(posterior: LocalPosterior, nbeta: Scalar, curvature: Array) -> tuple[Array, Array]:
     """Logarithms of the shortest and the longest step for the curvatures ``(chain,)`` met at one temperature.
 
@@ -103,7 +121,7 @@ def descend(
       data: Its examples.
       state: Of the rung above, leading axis ``(chain,)``.
       nbeta: The new ``nβ``.
-      leapfrogs: Steps of a trajectory.
+      leapfrogs: Steps of a short trajectory.
       moves: Trajectories; the steps are led towards the right acceptance at each of them.
 
     Returns:
@@ -119,11 +137,13 @@ def descend(
     chains = jax.tree.leaves(state)[0].shape[0]
     nbetas = jnp.broadcast_to(nbeta, (chains,))
 
-    def sweep(carry: tuple[MetropolisState, Array], key: Key) -> tuple[tuple[MetropolisState, Array], Array]:
+    def sweep(
+        carry: tuple[MetropolisState, Array], at: tuple[Key, Array]
+    ) -> tuple[tuple[MetropolisState, Array], Array]:
         state, shift = carry
-        numbers = numbers_for(key, posterior, chains, 3)
+        numbers = numbers_for(at[0], posterior, chains, 3)
         steps = jnp.exp(shortest + shift + numbers.step * (longest - shortest))
-        state, info = _trajectories(numbers, posterior, batch, nbetas, steps, state, leapfrogs)
+        state, info = _trajectories(numbers, posterior, batch, nbetas, steps, state, leapfrogs * length(at[1]))
         if few:
             who = between_halves(numbers.pairs)
             state = move(numbers.moves, posterior, batch, nbetas, state, *who)
@@ -131,7 +151,7 @@ def descend(
         return (state, shift.astype(shortest.dtype)), state.evaluation.excess
 
     carry = (state, jnp.zeros((), shortest.dtype))
-    (state, shift), excess = jax.lax.scan(sweep, carry, jax.random.split(move_key, moves))
+    (state, shift), excess = jax.lax.scan(sweep, carry, (jax.random.split(move_key, moves), jnp.arange(moves)))
     return state, (shortest + shift, longest + shift), excess[moves // 2 :].T
 
 
@@ -157,7 +177,7 @@ def run(
       data: Its examples.
       rungs: Temperatures and steps.
       state: Leading axes ``(rung, chain)``.
-      leapfrogs: Steps of a trajectory: a gradient each.
+      leapfrogs: Steps of a short trajectory, a gradient each; some are 4 and 16 times as long.
       sweeps: Draws of each replica, a multiple of ``parts``.
       parts: How often positions are kept.
 
@@ -183,7 +203,7 @@ def run(
         contact = jax.vmap(log_sizes)(state.position)
         parts = jax.vmap(partial(virial_parts, posterior))(nbetas, state.position, state.evaluation.gradient)
         steps = jnp.exp(_repeated(rungs.shortest, chains) + numbers.step * _repeated(span, chains))
-        state, info = _trajectories(numbers, posterior, batch, nbetas, steps, state, leapfrogs)
+        state, info = _trajectories(numbers, posterior, batch, nbetas, steps, state, leapfrogs * length(at[1]))
         if few:
             state = move(numbers.moves, posterior, batch, nbetas, state, *between_rungs(count, chains, at[1]))
         state, swapped = _swap(numbers.swap, rungs.nbeta, state, at[1] % 2)

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slt_jax import tree
+from slt_jax import diagnostics, tree
 from slt_jax.estimators import BUDGET, Evidence, Health, check_budget, examine
 from slt_jax.ladder.averages import averages, controls_of
 from slt_jax.ladder.exchange import Record
 from slt_jax.ladder.groups import group_names, group_sizes
 from slt_jax.ladder.measure import (
+    BEYOND,
     Ladder,
     check_size,
     double_precision,
@@ -28,8 +29,10 @@ from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 #: Rungs where nothing was said: from the ``nβ`` of ``llc`` up to 256 times hotter.
 _RUNGS, _SPAN = 9, 256.0
-#: Heat capacity over λ, and λ over half the number of free parameters, beyond which a rung is no longer in its basin.
-_BOILING, _BEYOND = 3.0, 1.1
+#: Heat capacity over λ beyond which a rung is no longer in its basin.
+_BOILING = 3.0
+#: Standard error of the virial beyond which it is not looked at: moves are tested, so no step can be too large.
+_TELLING = 0.1
 #: Below this share of the exchanges tried, two rungs count as not connected.
 SWAP_LIMIT = 0.02
 
@@ -140,7 +143,8 @@ def flow(
       chains: Replicas on each rung, at least 2; default 32 up to 64 free parameters, 16 up to 1024, else 8.
       draws: Draws of each replica that count, after a third as many that do not; then the length is fixed, unless a
         budget is given too. Default 1200 up to 64 free parameters, else 300, and more where the error asks for it.
-      leapfrogs: Gradients of a trajectory; default 4 up to 4 free parameters, 6, 12 and 24 beyond 4, 16 and 64.
+      leapfrogs: Gradients of a short trajectory, a few being 4 and 16 times as long; default 2 up to 4 free parameters,
+        3, 6 and 12 beyond 4, 16 and 64.
       budget: Gradients that each replica may take on the host; default 20 000 where the length is not fixed.
       relative_error: Standard error over value to be reached on every rung within the budget.
 
@@ -196,7 +200,7 @@ def read_flow(ladder: Ladder) -> Flow:
     (value, error), (heat, heat_error) = found.value, found.heat
     free = dimension(ladder.posterior)
     boiled = ~jnp.isfinite(value) | (heat - 3 * heat_error > _BOILING * value)
-    boiled |= value - 3 * error > _BEYOND * 0.5 * free
+    boiled |= value - 3 * error > BEYOND * 0.5 * free
     return Flow(
         nbetas=nbetas,
         value=value,
@@ -221,13 +225,15 @@ def read_flow(ladder: Ladder) -> Flow:
 
 
 def _examined(record: Record, nbeta: Array, posterior: LocalPosterior) -> Health:
-    zero = jnp.zeros_like(record.excess)
+    # far from a centre on a curved valley ⟨z, ∇U⟩ is a product of a long vector and a large force: it says nothing
+    told = diagnostics.mcse(record.virial) < _TELLING
+    virial = jnp.where(told, record.virial, 1.0)
     trace = Trace(
         excess=record.excess,
         loss=record.excess,
-        noise=zero,
-        virial=record.virial,
-        virials=record.virial[..., None],
+        noise=jnp.zeros_like(record.excess),
+        virial=virial,
+        virials=virial[..., None],
         distance_squared=record.distance_squared,
         acceptance=record.acceptance,
         observables=(),

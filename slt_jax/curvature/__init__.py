@@ -1,5 +1,15 @@
-"""Second derivatives of the loss: how sharp it is where a chain goes."""
+"""Second derivatives of the loss: how sharp it is where a chain goes, and all of its spectrum at a point."""
 
+from slt_jax.curvature.lanczos import Quadrature, lanczos
+from slt_jax.curvature.operators import (
+    Metric,
+    Operator,
+    categorical_metric,
+    empirical_fisher,
+    gauss_newton,
+    hessian,
+    squared_metric,
+)
 from slt_jax.curvature.sharpness import (
     INERTIAL_FRACTION,
     STEP_FRACTION,
@@ -8,12 +18,24 @@ from slt_jax.curvature.sharpness import (
     sharpness,
     typical_points,
 )
+from slt_jax.curvature.top import TopDirections, top_directions
 
 __all__ = [
     "INERTIAL_FRACTION",
     "STEP_FRACTION",
+    "Metric",
+    "Operator",
+    "Quadrature",
+    "TopDirections",
+    "categorical_metric",
+    "empirical_fisher",
+    "gauss_newton",
+    "hessian",
     "inertial_step_size",
+    "lanczos",
     "langevin_step_size",
     "sharpness",
+    "squared_metric",
+    "top_directions",
     "typical_points",
 ]

@@ -6,9 +6,20 @@ The kernels need only jax, numpy and optax; whatever needs more is imported on f
 import importlib
 from typing import Any
 
-from slt_jax import diagnostics, restriction, samplers
-from slt_jax.curvature import sharpness
-from slt_jax.estimators import Calibration, Estimate, Health, Settings, calibrate, llc, llc_from
+from slt_jax import curvature, diagnostics, restriction, samplers
+from slt_jax.curvature import TopDirections, sharpness, top_directions
+from slt_jax.estimators import (
+    Calibration,
+    Estimate,
+    Health,
+    HessianSpectrum,
+    RegularPart,
+    Settings,
+    calibrate,
+    hessian_spectrum,
+    llc,
+    llc_from,
+)
 from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
@@ -34,17 +45,22 @@ __all__ = [
     "Calibration",
     "Estimate",
     "Health",
+    "HessianSpectrum",
     "Info",
     "LocalPosterior",
     "Problem",
+    "RegularPart",
     "Restriction",
     "Sampler",
     "Settings",
+    "TopDirections",
     "Trace",
     "Truth",
     "calibrate",
+    "curvature",
     "diagnostics",
     "full_batch",
+    "hessian_spectrum",
     "llc",
     "llc_from",
     "localise",
@@ -56,5 +72,6 @@ __all__ = [
     "self_reference",
     "sharpness",
     "step_keys",
+    "top_directions",
     "with_control_variates",
 ]

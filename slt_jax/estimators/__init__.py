@@ -4,7 +4,9 @@ from slt_jax.estimators.calibration import Calibration, Schedule, calibrate, mea
 from slt_jax.estimators.estimate import Estimate, Settings, llc_from
 from slt_jax.estimators.examine import Evidence, examine
 from slt_jax.estimators.health import Health
+from slt_jax.estimators.hessian_spectrum import hessian_spectrum
 from slt_jax.estimators.llc import BUDGET, BURNIN, DRAWS, check_budget, llc
+from slt_jax.estimators.spectrum import HessianSpectrum, Measured, RegularPart
 
 __all__ = [
     "BUDGET",
@@ -14,11 +16,15 @@ __all__ = [
     "Estimate",
     "Evidence",
     "Health",
+    "HessianSpectrum",
+    "Measured",
+    "RegularPart",
     "Schedule",
     "Settings",
     "calibrate",
     "check_budget",
     "examine",
+    "hessian_spectrum",
     "llc",
     "llc_from",
     "measure",

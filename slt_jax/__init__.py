@@ -9,12 +9,14 @@ from typing import Any
 from slt_jax import curvature, diagnostics, restriction, samplers
 from slt_jax.curvature import TopDirections, sharpness, top_directions
 from slt_jax.estimators import (
+    BasinVolume,
     Calibration,
     Estimate,
     Health,
     HessianSpectrum,
     RegularPart,
     Settings,
+    basin_volume,
     calibrate,
     hessian_spectrum,
     llc,
@@ -41,6 +43,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BasinVolume",
     "Batch",
     "Calibration",
     "Estimate",
@@ -56,6 +59,7 @@ __all__ = [
     "TopDirections",
     "Trace",
     "Truth",
+    "basin_volume",
     "calibrate",
     "curvature",
     "diagnostics",

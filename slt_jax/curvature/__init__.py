@@ -1,5 +1,3 @@
-"""Second derivatives of the loss: how sharp it is where a chain goes, and all of its spectrum at a point."""
-
 from slt_jax.curvature.lanczos import Quadrature, lanczos
 from slt_jax.curvature.operators import (
     Metric,
@@ -10,6 +8,7 @@ from slt_jax.curvature.operators import (
     hessian,
     squared_metric,
 )
+from slt_jax.curvature.preconditioner import Preconditioner, diagonal, isotropic, stretched
 from slt_jax.curvature.sharpness import (
     INERTIAL_FRACTION,
     STEP_FRACTION,
@@ -25,17 +24,21 @@ __all__ = [
     "STEP_FRACTION",
     "Metric",
     "Operator",
+    "Preconditioner",
     "Quadrature",
     "TopDirections",
     "categorical_metric",
+    "diagonal",
     "empirical_fisher",
     "gauss_newton",
     "hessian",
     "inertial_step_size",
+    "isotropic",
     "lanczos",
     "langevin_step_size",
     "sharpness",
     "squared_metric",
+    "stretched",
     "top_directions",
     "typical_points",
 ]

@@ -1,5 +1,6 @@
 """Numbers with their uncertainty and their verdict."""
 
+from slt_jax.estimators.basin_volume import BasinVolume, basin_volume
 from slt_jax.estimators.calibration import Calibration, Schedule, calibrate, measure
 from slt_jax.estimators.estimate import Estimate, Settings, llc_from
 from slt_jax.estimators.examine import Evidence, examine
@@ -12,6 +13,7 @@ __all__ = [
     "BUDGET",
     "BURNIN",
     "DRAWS",
+    "BasinVolume",
     "Calibration",
     "Estimate",
     "Evidence",
@@ -21,6 +23,7 @@ __all__ = [
     "RegularPart",
     "Schedule",
     "Settings",
+    "basin_volume",
     "calibrate",
     "check_budget",
     "examine",

@@ -34,7 +34,7 @@ class BasinVolume(NamedTuple):
 
     Attributes:
       log_volume: Logarithm of the volume in units of ``z`` to the power ``d``.
-      std_error: Its standard error, where the weights are not heavy-tailed.
+      std_error: Its standard error, rounding included; too small where the weights are heavy-tailed.
       effective_sample_size: ``(Σ w)² / Σ w²`` of the weights ``w = r^d``: how many directions carry the volume.
       largest_share: The share of the volume that comes from one direction.
       reached: The share of the volume in directions that met no wall up to ``reach``.
@@ -116,9 +116,9 @@ def basin_volume(
         number is out of range; where the preconditioner is for another number of free directions.
 
     Not to be believed as more than a **lower bound**: on average, as it is the logarithm of an average; of the basin,
-    as what lies behind a wall is not counted; and far below it where the weights ``s^d`` are heavy-tailed, as they are in
-    hundreds of dimensions unless the basin is nearly an ellipsoid: the largest of them are never drawn, and the
-    effective sample size shows it. Excursions above ε shorter than a quarter of the radius are stepped over.
+    as what lies behind a wall is not counted; and far below it where the weights ``s^d`` are heavy-tailed, as they are
+    in hundreds of dimensions unless the basin is nearly an ellipsoid: the largest of them are never drawn, and the
+    effective sample size shows it. Walls thinner than a quarter of their distance may be stepped over.
 
     Source: Scherlis & Belrose 2025, arXiv:2501.18812.
 
@@ -188,7 +188,7 @@ def _estimate(
     ball = 0.5 * size * math.log(math.pi) - math.lgamma(0.5 * size + 1)
     log_volume = ball + preconditioner.log_determinant(size) + size * top + jnp.log(total / directions)
     relative = jnp.std(weights, ddof=min(1, directions - 1)) / (total / directions) / math.sqrt(directions)
-    rounding = size * math.log(GROWTH) / 2**HALVINGS + jnp.finfo(dtype).eps * (size + jnp.abs(log_volume))
+    rounding = _rounding(posterior, threshold, size, log_volume)
     return BasinVolume(
         log_volume=log_volume,
         std_error=jnp.hypot(relative, rounding) if directions > 1 else jnp.full((), jnp.nan, dtype),
@@ -198,6 +198,13 @@ def _estimate(
         log_radii=rays.log_radius,
         dimension=jnp.asarray(size),
     )
+
+
+def _rounding(posterior: LocalPosterior, threshold: Array, size: int, log_volume: Array) -> Array:
+    """What halving leaves open, and single precision of the radii, of the sum and of the losses."""
+    eps, losses = jnp.finfo(threshold.dtype).eps, posterior.center_losses
+    excess = eps * jnp.sqrt(jnp.mean(losses**2) / losses.size) / threshold
+    return size * (math.log(GROWTH) / 2**HALVINGS + eps + 0.5 * excess) + eps * jnp.abs(log_volume)
 
 
 def _follow_flat(posterior: LocalPosterior, data: PyTree, directions: Array, threshold: Array, reach: Array) -> Rays:

@@ -16,8 +16,8 @@ GROWTH = 1.25
 HALVINGS = 20
 #: The search begins at this share of the radius that the curvature along the ray predicts.
 _START = 0.125
-#: So often is the start halved, where it is outside.
-_SHRINKS = 60
+#: Halvings of the start: so many in a row have to be inside, and no more than so many are tried.
+_INSIDE, _SHRINKS = 7, 60
 #: So many rays are followed at a time.
 RAYS = 8
 
@@ -36,6 +36,9 @@ class Rays(NamedTuple):
 
 def follow(posterior: LocalPosterior, data: PyTree, directions: PyTree, threshold: Array, reach: Array) -> Rays:
     """The first ``s`` with ``K(s u) ≥ threshold`` along every direction ``u``, no farther than ``|s u| = reach``.
+
+    From an eighth of where the curvature puts the wall, inwards by halves, to be sure that nothing stands between;
+    outwards by quarters; then by halving the last step.
 
     Args:
       posterior: Gives loss, centre and free directions.
@@ -68,8 +71,16 @@ def _follow_one(posterior: LocalPosterior, data: PyTree, direction: PyTree, thre
     image = hessian(direction, posterior.loss_fn, posterior.center, data, posterior.restriction)
     curvature = jnp.maximum(tree.dot(direction, image), jnp.finfo(end.dtype).tiny)
     start = jnp.minimum(0.5 * (jnp.log(2 * threshold) - jnp.log(curvature)), end) + jnp.log(_START)
-    start, _ = jax.lax.while_loop(
-        lambda at: (at[1] < _SHRINKS) & ~inside(at[0]), lambda at: (at[0] - jnp.log(2.0), at[1] + 1), (start, 0)
+
+    def inwards(at: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        start, here, count, tried = at
+        is_inside = inside(here)
+        start = jnp.where(is_inside & (count == 0), here, start)
+        return start, here - jnp.log(2.0), jnp.where(is_inside, count + 1, 0), tried + 1
+
+    # a wall may stand between the centre and a point that is inside
+    start, *_ = jax.lax.while_loop(
+        lambda at: (at[2] < _INSIDE) & (at[3] < _SHRINKS), inwards, (start, start, jnp.asarray(0), jnp.asarray(0))
     )
 
     def outwards(at: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

@@ -10,6 +10,9 @@ from slt_jax.types import Array, Scalar
 
 #: What float32 leaves open, or what lies below 0, may be this share of the regular part.
 OPEN_LIMIT = 0.05
+#: From half the Lanczos steps to all the regular part may move by this share: where it moves by more, the iteration
+#: has not converged, and what is left can be several times as much.
+TRUNCATION_LIMIT = 0.01
 
 
 class Measured(NamedTuple):
@@ -31,8 +34,7 @@ class RegularPart(NamedTuple):
       value: ``λ_reg = ½ Σ_i nβ h_i / (nβ h_i + γ)`` over eigenvalues above the resolution, without a unit.
       std_error: Standard error over probes, and the truncation, together.
       per_probe: The value that each probe alone gives, shape ``(probe,)``.
-      truncation: How far the value moves from half the Lanczos steps to all: too large for what it stands for wherever
-        the iteration converges.
+      truncation: How far the value moves from half the Lanczos steps to all: more than what is left, once it is small.
       negative: Directions of negative curvature; they add nothing to the value, as λ of an unstable direction is not
         that of a parabola.
       unresolved: What directions whose curvature is 0 to rounding would add, were the size that it is found to have
@@ -48,9 +50,10 @@ class RegularPart(NamedTuple):
 
     @property
     def ok(self) -> Array:
-        """Whether neither negative nor unresolved curvature could change the value by more than a twentieth."""
+        """Whether Lanczos has converged, and negative or unresolved curvature is worth less than a twentieth."""
         most = OPEN_LIMIT * self.value
-        return jnp.isfinite(self.value) & (0.5 * self.negative <= most) & (self.unresolved <= most)
+        settled = jnp.isfinite(self.value) & (self.truncation <= TRUNCATION_LIMIT * self.value)
+        return settled & (0.5 * self.negative <= most) & (self.unresolved <= most)
 
     def remainder(self, estimate: object) -> Measured:
         """The degenerate remainder ``λ̂ - λ_reg``: what the quadratic approximation cannot see.
@@ -70,6 +73,8 @@ class RegularPart(NamedTuple):
         """The number and its verdict, in words (host only)."""
         number = f"λ_reg {float(self.value):.4g} ± {float(self.std_error):.2g}"
         problems = []
+        if float(self.truncation) > TRUNCATION_LIMIT * float(self.value):
+            problems.append(f"half of the steps give {float(self.truncation):.2g} more or less: raise steps")
         if float(0.5 * self.negative) > OPEN_LIMIT * float(self.value):
             problems.append(
                 f"{float(self.negative):.3g} directions curve downwards: train further, or measure the Gauss-Newton "

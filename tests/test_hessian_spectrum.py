@@ -321,7 +321,7 @@ def test_one_program_serves_all_centres_and_temperatures(key):
 def estimate_of(key, sampler, problem, nbeta=None, gamma=None):
     posterior = slt.localise(*problem, nbeta, gamma)
     trace = slt.sample(key, sampler, posterior, problem.data, draws=2000, chains=8, burnin=500)
-    return slt.llc_from(trace, posterior), posterior
+    return jax.jit(slt.llc_from)(trace, posterior), posterior
 
 
 def test_the_remainder_of_a_quadratic_is_nothing(key):
@@ -349,7 +349,7 @@ def test_what_the_hessian_cannot_see_remains(key):
 
 
 def test_a_rank_deficient_linear_network_keeps_what_its_lost_ranks_are_worth(key):
-    """λ of widths (6, 6, 6), rank 2, is 14; its Hessian has 20 stiff directions, worth 10."""
+    """λ of widths (6, 6, 6), rank 2, is 16; its Hessian has 20 stiff directions, worth 10."""
     linear = slt.truths.deep_linear_problem(jax.random.key(0), (6, 6, 6), 2, examples=10_000)
     truth = slt.truths.deep_linear((6, 6, 6), 2).learning_coefficient
     spectrum = slt.hessian_spectrum(key, *linear)

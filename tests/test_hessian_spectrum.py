@@ -295,6 +295,40 @@ def test_only_free_directions_count(key):
     np.testing.assert_allclose(spectrum.nodes, 2.0, rtol=1e-5)
 
 
+def test_another_operator_has_its_own_spectrum(key):
+    """The Gauss-Newton matrix of a network that is no minimum has no negative curvature; its Hessian does."""
+    params, inputs, labels = problem()
+    operator = curvature.gauss_newton(lambda w, batch: network(w, batch[0]), curvature.categorical_metric)
+    measure = lambda **settings: slt.hessian_spectrum(key, label_loss, params, (inputs, labels), **settings)  # noqa: E731
+    hessian, newton = measure().regular(100.0, 1.0), measure(operator=operator).regular(100.0, 1.0)
+    assert float(hessian.negative) >= 1
+    assert float(newton.negative) == 0
+    assert bool(newton.ok)
+    sampled = measure(operator=operator, probes=2, steps=9).regular(100.0, 1.0)
+    assert deviation(sampled.value, sampled.std_error, newton.value) < 12, "two probes, one degree of freedom"
+
+
+def test_double_precision_sees_further(key):
+    """A curvature of 1e-9 of the largest: below the resolution of single precision, above that of double."""
+    h = np.array([1.0, 1e-9])
+    single = slt.hessian_spectrum(
+        key, lambda w, x: 0.5 * jnp.sum(jnp.asarray(h, w.dtype) * w**2), jnp.zeros(2), BASELINE
+    )
+    assert float(single.regular(1.0, 1e-9).value) == pytest.approx(0.5)
+    with jax.enable_x64(True):
+        loss_fn = lambda w, x: 0.5 * jnp.sum(jnp.asarray(h, w.dtype) * w**2)  # noqa: E731
+        double = slt.hessian_spectrum(key, loss_fn, jnp.zeros(2, jnp.float64), np.asarray(BASELINE, np.float64))
+        assert float(double.regular(1.0, 1e-9).value) == pytest.approx(0.75, rel=1e-6)
+
+
+def test_half_precision_parameters_are_widened(key):
+    params = {"w": jnp.zeros(3, jnp.bfloat16), "b": jnp.zeros(2)}
+    loss_fn = lambda w, x: 0.5 * jnp.sum(w["w"] ** 2) + jnp.sum(w["b"] ** 2) + x  # noqa: E731
+    spectrum = slt.hessian_spectrum(key, loss_fn, params, BASELINE)
+    np.testing.assert_allclose(spectrum.nodes[0], [1, 1, 1, 2, 2], rtol=1e-6)
+    assert spectrum.nodes.dtype == jnp.float32
+
+
 def test_one_program_serves_all_centres_and_temperatures(key):
     loss_fn = jax.tree_util.Partial(lambda w, x: jnp.sum(w**4) * x)
     centers = jnp.array([[1.0, 2.0], [0.0, 1.0]])

@@ -1,5 +1,6 @@
 """How far a ray from the centre stays in the basin ``{K < ε}``: the first crossing, found by growing and halving."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -70,27 +71,8 @@ def _follow_one(posterior: LocalPosterior, data: PyTree, direction: PyTree, thre
     end = jnp.log(reach) - 0.5 * jnp.log(tree.norm_squared(direction))
     image = hessian(direction, posterior.loss_fn, posterior.center, data, posterior.restriction)
     curvature = jnp.maximum(tree.dot(direction, image), jnp.finfo(end.dtype).tiny)
-    start = jnp.minimum(0.5 * (jnp.log(2 * threshold) - jnp.log(curvature)), end) + jnp.log(_START)
-
-    def inwards(at: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        start, here, count, tried = at
-        is_inside = inside(here)
-        start = jnp.where(is_inside & (count == 0), here, start)
-        return start, here - jnp.log(2.0), jnp.where(is_inside, count + 1, 0), tried + 1
-
-    # a wall may stand between the centre and a point that is inside
-    start, *_ = jax.lax.while_loop(
-        lambda at: (at[2] < _INSIDE) & (at[3] < _SHRINKS), inwards, (start, start, jnp.asarray(0), jnp.asarray(0))
-    )
-
-    def outwards(at: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        _, high, _ = at
-        step = jnp.minimum(high + jnp.log(GROWTH), end)
-        return high, step, inside(step)
-
-    low, high, within = jax.lax.while_loop(
-        lambda at: at[2] & (at[1] < end), outwards, (start, start, jnp.asarray(True))
-    )
+    wall = jnp.minimum(0.5 * (jnp.log(2 * threshold) - jnp.log(curvature)), end)
+    low, high, within = _last_step(inside, _innermost(inside, wall + jnp.log(_START)), end)
 
     def halve(_: int, interval: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = interval
@@ -101,3 +83,28 @@ def _follow_one(posterior: LocalPosterior, data: PyTree, direction: PyTree, thre
     reached = within & (high >= end)
     low, high = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
     return Rays(jnp.where(reached, end, 0.5 * (low + high)), reached)
+
+
+def _innermost(inside: Callable[[Array], Array], start: Array) -> Array:
+    """The farthest of the start and its halves that is inside, and has no half of it that is outside."""
+
+    def inwards(at: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        start, here, count, tried = at
+        is_inside = inside(here)
+        start = jnp.where(is_inside & (count == 0), here, start)
+        return start, here - jnp.log(2.0), jnp.where(is_inside, count + 1, 0), tried + 1
+
+    zero = jnp.asarray(0)
+    found = jax.lax.while_loop(lambda at: (at[2] < _INSIDE) & (at[3] < _SHRINKS), inwards, (start, start, zero, zero))
+    return found[0]
+
+
+def _last_step(inside: Callable[[Array], Array], start: Array, end: Array) -> tuple[Array, Array, Array]:
+    """The step outwards that met a wall, or the end, and whether its upper end is still inside."""
+
+    def outwards(at: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        _, high, _ = at
+        step = jnp.minimum(high + jnp.log(GROWTH), end)
+        return high, step, inside(step)
+
+    return jax.lax.while_loop(lambda at: at[2] & (at[1] < end), outwards, (start, start, jnp.asarray(True)))

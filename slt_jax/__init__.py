@@ -6,10 +6,34 @@ The kernels need only jax, numpy and optax; whatever needs more is imported on f
 import importlib
 from typing import Any
 
-from slt_jax import diagnostics, restriction, samplers
-from slt_jax.curvature import sharpness
-from slt_jax.estimators import Calibration, Estimate, Health, Settings, calibrate, llc, llc_from
-from slt_jax.ladder import DensityOfStates, Flow, density_of_states, flow
+from slt_jax import curvature, diagnostics, restriction, samplers
+from slt_jax.curvature import TopDirections, sharpness, top_directions
+from slt_jax.estimators import (
+    BasinVolume,
+    Calibration,
+    Estimate,
+    Health,
+    HessianSpectrum,
+    RegularPart,
+    Settings,
+    basin_volume,
+    calibrate,
+    hessian_spectrum,
+    llc,
+    llc_from,
+)
+from slt_jax.ladder import (
+    DensityOfStates,
+    Flow,
+    FreeEnergy,
+    density_of_states,
+    flow,
+    free_energy,
+    heat_capacity,
+    plateaus,
+    waic,
+    wbic,
+)
 from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
@@ -21,7 +45,7 @@ from slt_jax.truths.truth import Truth
 
 __version__ = "0.1.0"
 
-_ON_FIRST_USE = ("flax", "models", "programs", "spectroscopy", "storage", "studies", "truths")
+_ON_FIRST_USE = ("flax", "models", "programs", "spectroscopy", "storage", "studies", "substructure", "truths")
 
 
 def __getattr__(name: str) -> Any:
@@ -31,29 +55,40 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BasinVolume",
     "Batch",
     "Calibration",
     "DensityOfStates",
     "Estimate",
     "Flow",
+    "FreeEnergy",
     "Health",
+    "HessianSpectrum",
     "Info",
     "LocalPosterior",
     "Problem",
+    "RegularPart",
     "Restriction",
     "Sampler",
     "Settings",
+    "TopDirections",
     "Trace",
     "Truth",
+    "basin_volume",
     "calibrate",
+    "curvature",
     "density_of_states",
     "diagnostics",
     "flow",
+    "free_energy",
     "full_batch",
+    "heat_capacity",
+    "hessian_spectrum",
     "llc",
     "llc_from",
     "localise",
     "minibatch",
+    "plateaus",
     "polish",
     "restriction",
     "sample",
@@ -61,5 +96,8 @@ __all__ = [
     "self_reference",
     "sharpness",
     "step_keys",
+    "top_directions",
+    "waic",
+    "wbic",
     "with_control_variates",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 _EXAMPLES = """examples:
   slt-jax demo                                    the default study: a deep linear network learns a hierarchy
   slt-jax demo digits --out digits --seed 1       a Flax network learns handwritten digits
+  slt-jax demo superposition                      six features move into two dimensions
   slt-jax scan checkpoints --problem mine.run:problem --out readings
   slt-jax scan checkpoints --problem mine.run:problem --out more --probes llc,flow,dos
   slt-jax report readings                         write report.html again from what is in the folder
@@ -125,6 +126,14 @@ def _add_truth(commands: argparse._SubParsersAction) -> None:
     regression.add_argument("widths", type=int, nargs=3, metavar="WIDTH", help="inputs, hidden, outputs")
     regression.add_argument("--rank", type=int, required=True)
     regression.set_defaults(run=_truth_reduced_rank)
+    toy = families.add_parser("superposition", help="toy model of superposition: slt-jax truth superposition 5+")
+    toy.add_argument("phase", metavar="PHASE", help="4--, 4+-, 4++, 5-, 5+ or 6: corners, other features")
+    toy.set_defaults(run=_truth_superposition)
+    ideal = families.add_parser("newton", help="sum of squares of polynomials: slt-jax truth newton xy 'x^2 - y^3'")
+    ideal.add_argument("variables", metavar="VARIABLES", help="names of the coordinates: xy, or v,w with commas")
+    ideal.add_argument("polynomials", nargs="+", metavar="POLYNOMIAL")
+    ideal.add_argument("--singular", action="store_true", help="bound it from below too (needs Singular)")
+    ideal.set_defaults(run=_truth_newton)
 
 
 def studies() -> list[str]:
@@ -214,11 +223,31 @@ def _truth_reduced_rank(options: argparse.Namespace) -> int:
     return _print_truth(truths.reduced_rank(inputs, hidden, outputs, options.rank))
 
 
+def _truth_superposition(options: argparse.Namespace) -> int:
+    from slt_jax import truths
+
+    return _print_truth(truths.superposition(options.phase))
+
+
+def _truth_newton(options: argparse.Namespace) -> int:
+    from slt_jax import truths
+
+    names = options.variables.split(",") if "," in options.variables else options.variables
+    if options.singular:
+        try:
+            return _print_truth(truths.singular_lct(options.polynomials, names))
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+    return _print_truth(truths.newton_ideal([truths.polynomial(text, names) for text in options.polynomials]))
+
+
 def _print_truth(truth) -> int:  # type: ignore[no-untyped-def]
     multiplicity = "unknown" if truth.multiplicity is None else truth.multiplicity
     print(f"learning coefficient  {truth.learning_coefficient} = {float(truth.learning_coefficient):.6g}")
     print(f"multiplicity          {multiplicity}")
     print(f"source                {truth.source}")
+    if not getattr(truth, "exact", True):
+        print("not exact             a bound, or not proven: the source says which")
     return 0
 
 

@@ -185,14 +185,16 @@ def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> Histo
     return history
 
 
-def _exact(function: Callable[[Any], Truth], checkpoints: Sequence[Checkpoint]) -> dict[int, Truth]:
+def _exact(function: Callable[[Any], Truth | None], checkpoints: Sequence[Checkpoint]) -> dict[int, Truth]:
     """Exact values at the checkpoints that can be read."""
     known = {}
     for checkpoint in checkpoints:
         try:
-            known[checkpoint.step] = function(checkpoint.load())
+            truth = function(checkpoint.load())
         except CheckpointError:
             continue  # named where its readings would stand
+        if truth is not None:
+            known[checkpoint.step] = truth
     return known
 
 

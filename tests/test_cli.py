@@ -340,6 +340,9 @@ def test_help_has_examples(capsys, command):
         (["rrr", "8", "8", "15", "--rank", "1"], "71/2"),
         (["crossing", "1", "1"], "1/2"),
         (["crossing", "2", "1"], "1/4"),
+        (["superposition", "5-"], "7"),
+        (["newton", "xy", "x^2 - y^3"], "5/12"),
+        (["newton", "v,w", "v", "w^2"], "3/4"),
     ],
 )
 def test_truth_prints_the_exact_value_and_its_source(capsys, arguments, value):
@@ -359,6 +362,9 @@ def test_truth_prints_the_exact_value_and_its_source(capsys, arguments, value):
         ["crossing", "0"],
         ["crossing", "-1"],
         ["rrr", "5", "3", "5", "--rank", "4"],
+        ["superposition", "7"],
+        ["newton", "xy", "x^2 + 1"],
+        ["newton", "xy", "x^z"],
     ],
 )
 def test_a_truth_that_there_is_not_is_refused_in_one_line(capsys, arguments):

@@ -18,6 +18,15 @@ EVERYTHING = {"b": np.ones(2, bool), "w": np.ones((2, 2), bool)}
 ONLY_W = {"b": np.zeros(2, bool), "w": np.ones((2, 2), bool)}
 
 
+#: One unit vector for each entry that ``CORNER`` frees.
+UNITS = {
+    "b": jnp.zeros((3, 2)).at[0, 1].set(1.0),
+    "w": jnp.zeros((3, 2, 2)).at[1, 0, 0].set(1.0).at[2, 1, 1].set(1.0),
+}
+#: Two vectors that are neither orthogonal nor of unit length.
+SKEW = {"b": jnp.array([[2.0, 0.0], [1.0, 0.5]]), "w": jnp.array([[[1.0, 0.0], [3.0, 0.0]], [[0.0, 0.0], [1.0, -1.0]]])}
+
+
 class Row(NamedTuple):
     """A restriction of ``PARAMS``, the constructor it comes from and the entries that it frees."""
 
@@ -39,6 +48,7 @@ ROWS = {
         },
     ),
     "paths": Row("paths", restriction.paths(PARAMS, "w"), ONLY_W),
+    "span": Row("span", restriction.span(UNITS), CORNER),
     "two paths": Row("paths", restriction.paths(PARAMS, "w*", "?"), EVERYTHING),
 }
 each = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
@@ -133,7 +143,60 @@ def test_an_empty_leaf_is_never_free():
         restriction.mask(params, lambda path, leaf: path == "empty")
 
 
+def flat(basis):
+    return np.concatenate([np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(basis)], axis=1)
+
+
+def test_a_span_moves_along_its_vectors_as_they_are():
+    z = jnp.array([0.5, -2.0])
+    lifted = restriction.span(SKEW).lift(PARAMS, z)
+    exact = jax.tree.map(lambda leaf, vectors: leaf + z[0] * vectors[0] + z[1] * vectors[1], PARAMS, SKEW)
+    assert_same(lifted, exact, rtol=1e-6)
+
+
+def test_an_orthonormal_basis_has_the_same_directions_and_the_unit_of_the_parameters():
+    vectors, old = flat(restriction.orthonormal(SKEW)), flat(SKEW)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(2), atol=1e-6)
+    np.testing.assert_allclose(old @ vectors.T @ vectors, old, atol=1e-5)
+    assert abs(old @ old.T - np.eye(2)).max() > 0.5, "the basis that was given is not orthonormal"
+
+
+@pytest.mark.parametrize("basis", [SKEW, restriction.orthonormal(SKEW)], ids=["as it is", "orthonormal"])
+def test_the_llc_of_a_quadratic_in_a_span_is_that_of_its_restricted_hessian(basis, key):
+    """``½ tr(nβ A (nβ A + γ)⁻¹)`` with ``A = B H Bᵀ``: γ counts in units of z, which are those of the basis."""
+    nbeta, gamma = 100.0, 40.0
+    vectors, h = flat(basis), np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(CURVATURES)])
+    hessian = nbeta * (vectors * h) @ vectors.T
+    exact, other = (0.5 * np.trace(np.linalg.solve(hessian + unit * gamma * np.eye(2), hessian)) for unit in (1, 2))
+    center = jax.tree.map(jnp.zeros_like, PARAMS)
+    posterior = slt.localise(quadratic, center, BASELINE, nbeta, gamma, restriction.span(basis))
+    sampler = slt.samplers.sgld(0.4 / (np.linalg.eigvalsh(hessian)[-1] + gamma))
+    trace = slt.sample(key, sampler, posterior, BASELINE, draws=20_000, chains=8, burnin=500)
+    estimate = slt.llc_from(trace, posterior)
+    assert deviation(estimate.value, estimate.std_error, exact) < 4
+    assert deviation(estimate.value, estimate.std_error, other) > 4, "another unit of z would be seen"
+
+
+def test_a_traced_span_checks_shapes_only():
+    move = jax.jit(lambda basis, z: restriction.span(restriction.orthonormal(basis)).lift(PARAMS, z))
+    z = jnp.array([1.0, -0.3])
+    assert_same(move(SKEW, z), restriction.span(restriction.orthonormal(SKEW)).lift(PARAMS, z), rtol=1e-5, atol=1e-6)
+
+
 BAD = {
+    "empty basis": (lambda: restriction.span({}), "basis: got a tree without leaves"),
+    "ragged basis": (lambda: restriction.span({**SKEW, "b": np.ones((3, 2), np.float32)}), "basis: first axes differ"),
+    "basis of numbers": (lambda: restriction.span({"b": np.float32(1.0)}), "basis: first axes differ"),
+    "no vectors": (lambda: restriction.span(np.zeros((0, 2), np.float32)), "basis: got 0 vectors"),
+    "whole numbers": (lambda: restriction.span(np.ones((1, 2), np.int32)), "basis: leaf '' has dtype int32"),
+    "not finite": (lambda: restriction.span(np.array([[np.nan, 1.0]], np.float32)), "basis: has entries that are not"),
+    "a vector of zeros": (lambda: restriction.span(np.array([[1, 0], [0, 0]], np.float32)), "basis: vector 1 is 0"),
+    "dependent": (lambda: restriction.span(np.array([[1, 1], [2, 2]], np.float32)), "linearly dependent"),
+    "more than dimensions": (lambda: restriction.orthonormal(np.array([[1.0], [2.0]], np.float32)), "1 dimensions are"),
+    "basis of other params": (
+        lambda: restriction.check(ROWS["span"].restriction, {"b": jnp.ones(2), "w": jnp.ones(2)}),
+        "restriction: vectors of shapes .* do not fit params",
+    ),
     "nothing free": (
         lambda: restriction.mask(PARAMS, lambda *_: False),
         r"mask: frees nothing; mark an entry.*'b', 'w'",

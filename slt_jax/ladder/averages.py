@@ -59,29 +59,60 @@ def controls_of(record: Record, nbetas: Array, sizes: np.ndarray) -> Controls:
     return Controls(energy, record.work, record.work + record.pull - counts[None, None, None, :], counts)
 
 
+class Averages(NamedTuple):
+    """Means with their errors, shape ``(rung,)``, of groups ``(rung, group)``; and λ_eff of each chain."""
+
+    value: tuple[Array, Array]
+    heat: tuple[Array, Array]
+    velocity: tuple[Array, Array]
+    contact: tuple[Array, Array]
+    contact_sum: tuple[Array, Array]
+    per_chain: Array
+
+
+def averages(controls: Controls, logs: Array) -> Averages:
+    """λ_eff, heat capacity, velocity and contact exponents, each with the controls that integration by parts gives it.
+
+    ``E[q (W_g - n_g)] = E[Σ_{i in g} z_i ∂_i q]`` for any function q: with ``q = 1`` the right side is 0, with
+    ``q = nβ K`` it is ``E[T_g]``, with ``q = f_h = Σ_{i in h} log |z_i|`` it is ``n_h`` where ``g = h``, else 0.
+
+    Args:
+      controls: From ``controls_of``.
+      logs: ``f_h``, shape ``(rung, chain, draw, group)``.
+
+    Returns:
+      The averages.
+    """
+    energy, sizes = controls.energy, controls.sizes
+    moved = energy - jnp.mean(energy, axis=(1, 2), keepdims=True)
+    logs = logs - jnp.mean(logs, axis=(1, 2), keepdims=True)
+    groups = logs.shape[-1]
+
+    def calm(kind: Array) -> Array:
+        # one program for all kinds: λ, heat capacity, and the contact of each group
+        factor = logs[..., jnp.maximum(kind - 2, 0)]
+        thermal = kind < 2
+        series = jnp.where(kind == 0, energy, jnp.where(kind == 1, moved, factor) * moved)
+        own = jnp.where(jnp.arange(groups) == kind - 2, sizes, 0.0)[None, None, None, :]
+        known = jnp.where(thermal, controls.work, own)
+        second = jnp.where(thermal, energy, factor)[..., None] * controls.virial - known
+        return calmed(series, jnp.concatenate([controls.virial, second], axis=-1))
+
+    series = jax.lax.map(calm, jnp.arange(2 + groups))
+    # the mean of what was squared is that of the draws, not the calmer one
+    off = jnp.mean(series[0] - energy, axis=(1, 2), keepdims=True)
+    heat = series[1] - off**2
+    extra = jnp.stack([series[0] - heat, jnp.sum(series[2:], axis=0)])
+    every = jnp.concatenate([series[:1], heat[None], extra, series[2:]])
+    flat = every.reshape(-1, *every.shape[2:])
+    means, errors = (numbers.reshape(every.shape[:2]) for numbers in mean_and_error(flat))
+    pairs = [(means[index], errors[index]) for index in range(4)]
+    return Averages(pairs[0], pairs[1], pairs[2], (means[4:].T, errors[4:].T), pairs[3], jnp.mean(series[0], axis=2))
+
+
 def calm_energy(controls: Controls) -> Array:
     """``nβ K`` with less variance: ``E[W_g - n_g] = 0``, shape ``(rung, chain, draw)``."""
     return calmed(controls.energy, controls.virial)
-
-
-def calm_spread(controls: Controls, mean: Array) -> Array:
-    """``(nβ K - λ)²`` with less variance, λ of shape ``(rung,)``: ``E[nβ K (W_g - n_g) - T_g] = 0``, by parts again."""
-    second = controls.energy[..., None] * controls.virial - controls.work
-    both = jnp.concatenate([controls.virial, second], axis=-1)
-    return calmed((controls.energy - mean[:, None, None]) ** 2, both)
-
-
-def calm_contact(controls: Controls, mean: Array, logs: Array, group: Array) -> Array:
-    """``(f - E f)(nβ K - λ)`` with less variance, ``f = Σ_{i in h} log |z_i|`` one ``group`` of the logarithms.
-
-    ``E[f (W_g - n_g)] = n_h`` where ``g = h``, else 0: ``z_j ∂_j log |z_i|`` is 1 or 0.
-    """
-    sizes = controls.sizes
-    series = logs[..., group] - jnp.mean(logs[..., group], axis=(1, 2), keepdims=True)
-    own = jnp.where(jnp.arange(sizes.shape[0]) == group, sizes, 0.0)
-    second = series[..., None] * controls.virial - own[None, None, None, :]
-    both = jnp.concatenate([controls.virial, second], axis=-1)
-    return calmed(series * (controls.energy - mean[:, None, None]), both)
 
 
 def calmed(series: Array, controls: Array) -> Array:
@@ -117,10 +148,10 @@ def _calmed(stretch: int, series: Array, controls: Array) -> Array:
         kept = draws[:, draws.shape[1] % stretch :]
         means = jnp.mean(kept.reshape(kept.shape[0], -1, stretch, *kept.shape[2:]), axis=2)
         flat = means.reshape(-1, *means.shape[2:])
-        return flat - jnp.mean(flat, axis=0)
+        return flat - jnp.mean(flat, axis=0, keepdims=True)
 
     size = jnp.sqrt(jnp.mean(controls**2, axis=(0, 1)))
-    controls = controls / jnp.where(size > 0, size, 1.0)
+    controls = controls / jnp.where(size > 0, size, 1.0)[None, None, :]
     known, target = slow(controls), slow(series)
     gram = known.T @ known
     # controls that say the same, or nothing, must not blow up

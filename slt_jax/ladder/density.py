@@ -8,12 +8,24 @@ import numpy as np
 
 from slt_jax import tree
 from slt_jax.estimators import check_budget
+from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
 from slt_jax.ladder import exchange
 from slt_jax.ladder.exchange import Rungs
 from slt_jax.ladder.exponent import Exponent, fit_exponent
 from slt_jax.ladder.flow import Flow, read_flow
 from slt_jax.ladder.groups import group_names
-from slt_jax.ladder.measure import MOVES, Ladder, Size, check_size, double_precision, measure_from, size_for, widened
+from slt_jax.ladder.measure import (
+    BLOCKS,
+    MOVES,
+    PARTS,
+    Ladder,
+    Size,
+    check_size,
+    double_precision,
+    measure_from,
+    size_for,
+    widened,
+)
 from slt_jax.ladder.volume import Volume, log_volume
 from slt_jax.posterior import LocalPosterior, dimension, localise
 from slt_jax.restriction import Restriction
@@ -27,6 +39,10 @@ EVALUATIONS = 12_000_000
 _LEFT = 0.6
 #: The next rung is at most so many times colder, and a ladder that has so many rungs ends.
 _FARTHEST, _MOST_RUNGS = 10.0, 200
+#: Where ``nβ`` times the depth is so large and no draw has come down to it, none will.
+_TOO_COLD = 1e4
+#: λ_eff over its median on the rungs before from which chains count as left behind, and how many rungs those are.
+_LEFT_BEHIND, _LOOK_BACK = 2.0, 8
 #: Points of the result for each factor of e in ε.
 _POINTS = 2
 #: Effective draws below ε from which on a point counts as reached.
@@ -155,19 +171,39 @@ def density_of_states(
         raise ValueError("density_of_states: called inside jit or vmap, but it chooses its rungs. Call flow there.")
     if isinstance(depth, bool) or not hasattr(depth, "__float__") or not 0 < depth < np.inf:
         raise ValueError(f"depth: got {depth!r}; pass the smallest ε in nats, a positive number.")
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=1.0)
-    if gamma is None:
-        posterior = posterior._replace(gamma=localise(loss_fn, params, data).gamma)
-    if float(posterior.gamma) == 0:
-        raise ValueError("gamma: got 0, but the volume is measured by the prior N(0, 1/γ); pass a positive one.")
-    size = size_for(dimension(posterior), chains, draws, leapfrogs)
     with double_precision(True):
-        posterior, data = widened((posterior, data))
+        params, data = widened((params, data))
+        posterior = prior_of(loss_fn, params, data, gamma, restriction)
+        size = size_for(dimension(posterior), chains, draws, leapfrogs)
         down_key, draw_key = jax.random.split(key)
         ladder = descend(down_key, posterior, data, size, depth=float(depth))
-        each = budget // (len(ladder.rungs.nbeta) * size.chains)
+        size, each = afforded(size, ladder, budget)
         ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
         return _read(ladder, float(depth))
+
+
+def afforded(size: Size, ladder: Ladder, budget: int) -> tuple[Size, int]:
+    """The size with no more draws than the budget allows, and the gradients that each replica may take."""
+    each = max(0, budget - ladder.evaluations) // (len(ladder.rungs.nbeta) * size.chains)
+    while size.each > each and size.sweeps > PARTS:
+        size = size._replace(draws=(size.sweeps - PARTS) * BLOCKS)
+    return size, each
+
+
+def prior_of(
+    loss_fn: LossFn, params: PyTree, data: PyTree, gamma: Scalar | None, restriction: Restriction | None
+) -> LocalPosterior:
+    """The posterior whose prior is ``N(0, 1/γ)``, its ``nβ`` of no meaning.
+
+    Raises:
+      ValueError: as ``localise``; a γ of 0.
+    """
+    if gamma is None:
+        gamma = localise(loss_fn, params, data).gamma
+    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=1.0)
+    if float(posterior.gamma) == 0:
+        raise ValueError("gamma: got 0, but volumes are measured by the prior N(0, 1/γ); pass a positive one.")
+    return posterior
 
 
 def descend(
@@ -176,7 +212,7 @@ def descend(
     """Rungs from the prior to where the mean excess is below ``depth``, or to ``coldest``, and replicas on them."""
     start_key, key = jax.random.split(key)
     state = _from_prior(start_key, posterior, data, size.chains)
-    nbeta, rungs, states = 0.0, [], []
+    nbeta, rungs, states, levels = 0.0, [], [], []
     while True:
         key, move_key = jax.random.split(key)
         state, steps, excess = exchange.descend(
@@ -185,12 +221,16 @@ def descend(
         states.append(state)
         rungs.append((nbeta, float(steps[0]), float(steps[1])))
         seen = np.asarray(excess)
-        if np.mean(seen) < depth or nbeta >= coldest or len(rungs) == _MOST_RUNGS:
+        levels.append(nbeta * float(np.mean(seen)))
+        lost = len(rungs) == _MOST_RUNGS or nbeta * depth > _TOO_COLD
+        # chains that no longer come down with the temperature would be left behind by all further rungs
+        lost |= len(levels) > _LOOK_BACK and levels[-1] > _LEFT_BEHIND * float(np.median(levels[-_LOOK_BACK:-1]))
+        if np.mean(seen) < depth or nbeta >= coldest or lost:
             break
         nbeta = min(_next(nbeta, seen.ravel()), coldest)
     nbetas, shortest, longest = (jnp.asarray(column) for column in zip(*rungs, strict=True))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    taken = len(rungs) * size.chains * MOVES * size.gradients
+    taken = len(rungs) * size.chains * size.descent
     return Ladder(posterior, Rungs(nbetas, shortest, longest), (), stacked, taken)
 
 
@@ -233,9 +273,14 @@ def _read(ladder: Ladder, depth: float) -> DensityOfStates:
     flow = jax.tree.map(np.asarray, read_flow(below)._replace(groups=(), evaluations=()))
     origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
     flow = flow._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations)
-    exponent = fit_exponent(flow.nbetas, flow.per_chain, flow.std_error)
-    ratio, ratio_error = _contact_ratio(flow, exponent)
-    known = volume.effective >= _REACHED
+    # what is colder than a rung whose chains disagree hangs on it
+    sound = np.cumprod(flow.health.rhat <= RHAT_LIMIT_BRACKETED).astype(bool) & np.isfinite(flow.value)
+    settled = jax.tree.map(lambda leaf: leaf[sound], flow._replace(groups=(), evaluations=()))
+    exponent = fit_exponent(settled.nbetas, settled.per_chain, settled.std_error)
+    ratio, ratio_error = _contact_ratio(settled, exponent)
+    known = (volume.effective >= _REACHED) & (
+        volume.log_epsilon >= np.log(0.5 * exponent.learning_coefficient / settled.nbetas[-1])
+    )
     deepest = float(np.exp(volume.log_epsilon[known].min())) if known.any() else np.inf
     return DensityOfStates(
         log_epsilon=volume.log_epsilon,

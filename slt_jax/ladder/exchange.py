@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from slt_jax import tree
 from slt_jax.curvature import curvatures
 from slt_jax.ladder.groups import ENTRIES, log_sizes, virial_parts
-from slt_jax.ladder.moves import mix, move_all
+from slt_jax.ladder.moves import Numbers, between_halves, between_rungs, move, numbers_for
 from slt_jax.posterior import LocalPosterior, full_batch
-from slt_jax.samplers import Info, hmc
-from slt_jax.samplers.base import MetropolisState, metropolis_init
+from slt_jax.samplers import Info
+from slt_jax.samplers.base import MetropolisState, metropolis_init, metropolis_move
 from slt_jax.types import Array, Key, PyTree, Scalar
 
 #: Longest step of a trajectory in units of the inverse of the frequency where it is: stable below 2.
@@ -21,6 +21,9 @@ _LONGEST = 1.0
 _SOFT = 0.2
 #: Acceptance to which the steps of a rung are led, and how fast.
 _ACCEPTANCE, _GAIN = 0.75, 1.5
+#: Every so many sweeps a trajectory is so many times longer: where one direction is a hundred times stiffer than
+#: another, most short ones and a few long ones cross both at the cost of what is between.
+_LONGER = ((5, 2, 4), (20, 19, 16))
 #: Free parameters beyond which no positions are kept.
 POSITIONS = 4096
 
@@ -72,6 +75,21 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int) -> Met
     return jax.vmap(metropolis_init, in_axes=(0, None, None))(jax.random.split(key, chains), posterior, data)
 
 
+def length(time: Array | int) -> Array | int:
+    """By how much longer than the shortest the trajectory of a sweep is.
+
+    >>> [length(time) for time in (0, 2, 7, 19)]
+    [1, 4, 4, 16]
+    """
+    (often, first, long), (seldom, last, longest) = _LONGER
+    return 1 + (long - 1) * (time % often == first) + (longest - 1) * (time % seldom == last)
+
+
+def gradients(sweeps: int, leapfrogs: int, moves: int) -> int:
+    """Gradients of a replica in so many sweeps."""
+    return sum(leapfrogs * int(length(time)) + moves for time in range(sweeps))
+
+
 def steps_for(posterior: LocalPosterior, nbeta: Scalar, curvature: Array) -> tuple[Array, Array]:
     """Logarithms of the shortest and the longest step for the curvatures ``(chain,)`` met at one temperature.
 
@@ -103,7 +121,7 @@ def descend(
       data: Its examples.
       state: Of the rung above, leading axis ``(chain,)``.
       nbeta: The new ``nβ``.
-      leapfrogs: Steps of a trajectory.
+      leapfrogs: Steps of a short trajectory.
       moves: Trajectories; the steps are led towards the right acceptance at each of them.
 
     Returns:
@@ -116,20 +134,24 @@ def descend(
     shortest, longest = steps_for(posterior, nbeta, met)
     few = tree.size(jax.eval_shape(posterior.restriction.origin, posterior.center)) <= ENTRIES
 
-    def move(carry: tuple[MetropolisState, Array], key: Key) -> tuple[tuple[MetropolisState, Array], Array]:
+    chains = jax.tree.leaves(state)[0].shape[0]
+    nbetas = jnp.broadcast_to(nbeta, (chains,))
+
+    def sweep(
+        carry: tuple[MetropolisState, Array], at: tuple[Key, Array]
+    ) -> tuple[tuple[MetropolisState, Array], Array]:
         state, shift = carry
-        rungs = Rungs(jnp.reshape(nbeta, (1,)), (shortest + shift)[None], (longest + shift)[None])
-        first = jax.tree.map(lambda leaf: leaf[None], state)
-        path_key, other_key = jax.random.split(key)
-        first, info = _trajectories(path_key, posterior, batch, rungs, first, leapfrogs)
-        state = jax.tree.map(lambda leaf: leaf[0], first)
+        numbers = numbers_for(at[0], posterior, chains, 3)
+        steps = jnp.exp(shortest + shift + numbers.step * (longest - shortest))
+        state, info = _trajectories(numbers, posterior, batch, nbetas, steps, state, leapfrogs * length(at[1]))
         if few:
-            state = mix(other_key, posterior._replace(nbeta=nbeta), batch, state)
+            who = between_halves(numbers.pairs)
+            state = move(numbers.moves, posterior, batch, nbetas, state, *who)
         shift = shift + _GAIN * (jnp.mean(info.acceptance) - _ACCEPTANCE) / jnp.sqrt(1.0 * moves)
         return (state, shift.astype(shortest.dtype)), state.evaluation.excess
 
     carry = (state, jnp.zeros((), shortest.dtype))
-    (state, shift), excess = jax.lax.scan(move, carry, jax.random.split(move_key, moves))
+    (state, shift), excess = jax.lax.scan(sweep, carry, (jax.random.split(move_key, moves), jnp.arange(moves)))
     return state, (shortest + shift, longest + shift), excess[moves // 2 :].T
 
 
@@ -155,7 +177,7 @@ def run(
       data: Its examples.
       rungs: Temperatures and steps.
       state: Leading axes ``(rung, chain)``.
-      leapfrogs: Steps of a trajectory: a gradient each.
+      leapfrogs: Steps of a short trajectory, a gradient each; some are 4 and 16 times as long.
       sweeps: Draws of each replica, a multiple of ``parts``.
       parts: How often positions are kept.
 
@@ -169,18 +191,22 @@ def run(
     origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
     small, few = tree.size(origin) <= POSITIONS, tree.size(origin) <= ENTRIES
 
+    count, chains = jax.tree.leaves(state)[0].shape[:2]
+    nbetas, span = _repeated(rungs.nbeta, chains), rungs.longest - rungs.shortest
+    state = jax.tree.map(lambda leaf: leaf.reshape(count * chains, *leaf.shape[2:]), state)
+
     def sweep(
         state: MetropolisState, at: tuple[Key, Array]
     ) -> tuple[MetropolisState, tuple[Info, tuple, Array, Array]]:
-        move_key, other_key, swap_key = jax.random.split(at[0], 3)
+        numbers = numbers_for(at[0], posterior, count * chains, 2)
         # what the trajectories start from, as all that they report
-        contact = jax.vmap(jax.vmap(log_sizes))(state.position)
-        look = jax.vmap(jax.vmap(partial(virial_parts, posterior), in_axes=(None, 0, 0)))
-        parts = look(rungs.nbeta, state.position, state.evaluation.gradient)
-        state, info = _trajectories(move_key, posterior, batch, rungs, state, leapfrogs)
+        contact = jax.vmap(log_sizes)(state.position)
+        parts = jax.vmap(partial(virial_parts, posterior))(nbetas, state.position, state.evaluation.gradient)
+        steps = jnp.exp(_repeated(rungs.shortest, chains) + numbers.step * _repeated(span, chains))
+        state, info = _trajectories(numbers, posterior, batch, nbetas, steps, state, leapfrogs * length(at[1]))
         if few:
-            state = move_all(other_key, posterior, batch, rungs.nbeta, state, at[1])
-        state, swapped = _swap(swap_key, rungs.nbeta, state, at[1] % 2)
+            state = move(numbers.moves, posterior, batch, nbetas, state, *between_rungs(count, chains, at[1]))
+        state, swapped = _swap(numbers.swap, rungs.nbeta, state, at[1] % 2)
         return state, (info, parts, contact, swapped)
 
     def part(state: MetropolisState, at: tuple[Key, Array]) -> tuple[MetropolisState, tuple[PyTree, PyTree]]:
@@ -190,9 +216,14 @@ def run(
     keys = jax.random.split(key, (parts, sweeps // parts))
     times = jnp.arange(sweeps).reshape(keys.shape)
     state, (seen, positions) = jax.lax.scan(part, state, (keys, times))
-    info, (work, pull), contact, swapped = jax.tree.map(
-        lambda leaf: _draws_last(leaf.reshape(-1, *leaf.shape[2:])), seen
-    )
+
+    def apart(leaf: Array) -> Array:
+        """From ``(draw, replica, ...)`` to ``(rung, chain, draw, ...)``."""
+        return jnp.moveaxis(leaf.reshape(leaf.shape[0], count, chains, *leaf.shape[2:]), 0, 2)
+
+    seen = jax.tree.map(lambda leaf: apart(leaf.reshape(-1, *leaf.shape[2:])), seen)
+    info, (work, pull), contact, swapped = seen
+    state = jax.tree.map(lambda leaf: leaf.reshape(count, chains, *leaf.shape[1:]), state)
     return state, Record(
         excess=info.excess,
         virial=info.virial,
@@ -202,7 +233,7 @@ def run(
         contact=contact,
         acceptance=info.acceptance,
         swapped=swapped,
-        positions=jax.tree.map(_draws_last, positions),
+        positions=jax.tree.map(apart, positions),
     )
 
 
@@ -226,39 +257,41 @@ def led(rungs: Rungs, acceptance: Array) -> Rungs:
 
 
 def _trajectories(
-    key: Key, posterior: LocalPosterior, batch: PyTree, rungs: Rungs, state: MetropolisState, leapfrogs: Scalar
+    numbers: Numbers,
+    posterior: LocalPosterior,
+    batch: PyTree,
+    nbetas: Array,
+    steps: Array,
+    state: MetropolisState,
+    leapfrogs: Scalar,
 ) -> tuple[MetropolisState, Info]:
-    """A trajectory of each replica, its step drawn between those of its rung."""
-    step_key, move_key = jax.random.split(key)
-    shape = jax.tree.leaves(state)[0].shape[:2]
-    share = jax.random.uniform(step_key, shape, rungs.shortest.dtype)
-    span = rungs.longest - rungs.shortest
-    steps = jnp.exp(rungs.shortest[:, None] + share * span[:, None])
+    """A trajectory of each replica, leading axis ``(replica,)``."""
+    known = jnp.all(state.known)
 
-    def move(key: Key, nbeta: Array, step: Array, state: MetropolisState) -> tuple[MetropolisState, Info]:
+    def one(nbeta: Array, step: Array, momentum: PyTree, uniform: Array, state: MetropolisState) -> tuple:
         tempered = posterior._replace(nbeta=nbeta)
-        return hmc(step, leapfrogs=leapfrogs).step(key, state, tempered, batch)
+        return metropolis_move(step, leapfrogs, momentum, uniform, state, known, tempered, batch)
 
-    by_chain = jax.vmap(move, in_axes=(0, None, 0, 0))
-    return jax.vmap(by_chain)(jax.random.split(move_key, shape), rungs.nbeta, steps, state)
+    return jax.vmap(one)(nbetas, steps, numbers.momentum, numbers.accept, state)
 
 
-def _swap(key: Key, nbeta: Array, state: MetropolisState, parity: Array) -> tuple[MetropolisState, Array]:
-    excess = state.evaluation.excess
-    count, chains = excess.shape
+def _swap(uniform: Array, nbeta: Array, state: MetropolisState, parity: Array) -> tuple[MetropolisState, Array]:
+    """Exchanges within each chain; the state's axis is ``(rung · chain,)``, and so is that of what is returned."""
+    count = nbeta.shape[0]
+    excess = state.evaluation.excess.reshape(count, -1)
+    chains = excess.shape[1]
     rung = jnp.arange(count)
     partner = jnp.where((rung + parity) % 2 == 0, rung + 1, rung - 1)
     partner = jnp.where((partner < 0) | (partner >= count), rung, partner)
     gain = (nbeta - nbeta[partner])[:, None] * (excess - excess[partner])
     # both of a pair read the same number; what is not finite is not exchanged
-    level = jnp.log(jax.random.uniform(key, (count, chains), gain.dtype))[jnp.minimum(rung, partner)]
+    level = jnp.log(uniform.reshape(count, chains))[jnp.minimum(rung, partner)]
     taken = (level < gain) & (partner != rung)[:, None]
-    source = jnp.where(taken, partner[:, None], rung[:, None])
-    state = jax.tree.map(lambda leaf: leaf[source, jnp.arange(chains)[None, :]], state)
+    source = jnp.where(taken, partner[:, None], rung[:, None]) * chains + jnp.arange(chains)[None, :]
+    state = jax.tree.map(lambda leaf: leaf[source.ravel()], state)
     tried = (partner == rung + 1)[:, None]
-    return state, jnp.where(tried, taken.astype(gain.dtype), jnp.nan)
+    return state, jnp.where(tried, taken.astype(gain.dtype), jnp.nan).ravel()
 
 
-def _draws_last(leaf: Array) -> Array:
-    """From ``(draw, rung, chain, ...)`` to ``(rung, chain, draw, ...)``."""
-    return jnp.moveaxis(leaf, 0, 2)
+def _repeated(of_rung: Array, chains: int) -> Array:
+    return jnp.repeat(of_rung, chains)

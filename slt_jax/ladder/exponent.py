@@ -11,6 +11,8 @@ _MODEL_ERROR = 5e-4
 _LEAST_RUNGS, _SHRINKAGE = 6, 0.2
 #: Largest b of ``log β + b``, ``log β`` counted from the hottest rung: the unit in which the prior measures K.
 _LATEST = 6.0
+#: Least b that is usual, and how usual: less is for a singularity that begins at a smaller scale than the prior's.
+_EARLIEST, _USUAL = 3.0, 0.8
 #: Weight from which a multiplicity counts as resolved.
 RESOLVED = 0.95
 
@@ -71,6 +73,7 @@ class _Family(NamedTuple):
     low: Callable[[float], np.ndarray]
     high: Callable[[float], np.ndarray]
     starts: Callable[[float], np.ndarray]
+    span: Callable[[float, np.ndarray], np.ndarray]
 
 
 class _Fit(NamedTuple):
@@ -167,7 +170,7 @@ def _fit(family: _Family, first: int, x: np.ndarray, values: np.ndarray, covaria
         best = min(begins, key=lambda start: float(np.sum(residuals(start) ** 2)))
         found = least_squares(residuals, np.clip(best, low + 1e-9, high - 1e-9), bounds=(low, high), x_scale=high - low)
         theta = found.x
-        occam = _occam(found.jac, high - low)
+        occam = _occam(found.jac, family.span(x[0], theta))
         slopes = np.stack([_slope(family, x, theta, index, high - low) for index in range(len(low))], axis=1)
         widened = _widening(ones, whiten(slopes), high - low)
     chi_squared = float(np.sum(residuals(theta) ** 2))
@@ -265,8 +268,13 @@ def _one_pole(multiplicity: int, cold: float) -> _Family:
         shifts = np.geomspace(1.0, begin + _LATEST, 24)
         return np.stack([shifts, np.full_like(shifts, 0.5 * widest)], axis=1)[:, :count]
 
+    def span(begin: float, theta: np.ndarray) -> np.ndarray:
+        """One over the density of the prior: most of it where ``log β`` counts from near the hottest rung."""
+        usual = theta[:1] > begin - _EARLIEST
+        return np.append(np.where(usual, (_LATEST + _EARLIEST) / _USUAL, begin / (1 - _USUAL)), widest + 0.3)[:count]
+
     low = np.array([1.0, -0.3])[:count]
-    return _Family(f"one pole, m = {multiplicity}", multiplicity, shape, lambda begin: low, high, starts)
+    return _Family(f"one pole, m = {multiplicity}", multiplicity, shape, lambda begin: low, high, starts, span)
 
 
 def _two_poles() -> _Family:
@@ -278,4 +286,4 @@ def _two_poles() -> _Family:
     low, high = np.array([np.log(0.05), -0.8]), np.array([np.log(3.0), 10.0])
     grid = [(d, r) for d in np.linspace(low[0], high[0], 16) for r in (-0.5, -0.1, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)]
     starts = np.array(grid)
-    return _Family("two poles", 1, shape, lambda begin: low, lambda begin: high, lambda begin: starts)
+    return _Family("two poles", 1, shape, lambda s: low, lambda s: high, lambda s: starts, lambda s, theta: high - low)

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slt_jax import tree
+from slt_jax import diagnostics, tree
 from slt_jax.estimators import BUDGET, Evidence, Health, check_budget, examine
-from slt_jax.ladder.averages import calm_contact, calm_energy, calm_spread, controls_of, mean_and_error
+from slt_jax.ladder.averages import averages, controls_of
 from slt_jax.ladder.exchange import Record
 from slt_jax.ladder.groups import group_names, group_sizes
 from slt_jax.ladder.measure import (
+    BEYOND,
     Ladder,
     check_size,
     double_precision,
@@ -28,8 +29,10 @@ from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 #: Rungs where nothing was said: from the ``nβ`` of ``llc`` up to 256 times hotter.
 _RUNGS, _SPAN = 9, 256.0
-#: Heat capacity over λ, and λ over half the number of free parameters, beyond which a rung is no longer in its basin.
-_BOILING, _BEYOND = 3.0, 1.1
+#: Heat capacity over λ beyond which a rung is no longer in its basin.
+_BOILING = 3.0
+#: Standard error of the virial beyond which it is not looked at: moves are tested, so no step can be too large.
+_TELLING = 0.1
 #: Below this share of the exchanges tried, two rungs count as not connected.
 SWAP_LIMIT = 0.02
 
@@ -140,7 +143,8 @@ def flow(
       chains: Replicas on each rung, at least 2; default 32 up to 64 free parameters, 16 up to 1024, else 8.
       draws: Draws of each replica that count, after a third as many that do not; then the length is fixed, unless a
         budget is given too. Default 1200 up to 64 free parameters, else 300, and more where the error asks for it.
-      leapfrogs: Gradients of a trajectory; default 4 up to 4 free parameters, 6, 12 and 24 beyond 4, 16 and 64.
+      leapfrogs: Gradients of a short trajectory, a few being 4 and 16 times as long; default 2 up to 4 free parameters,
+        3, 6 and 12 beyond 4, 16 and 64.
       budget: Gradients that each replica may take on the host; default 20 000 where the length is not fixed.
       relative_error: Standard error over value to be reached on every rung within the budget.
 
@@ -168,16 +172,14 @@ def flow(
     check_size(chains=chains, draws=draws, leapfrogs=leapfrogs)
     check_budget(budget, relative_error)
     budget = (0 if draws is not None else BUDGET) if budget is None else budget
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=_reference(nbetas))
-    if gamma is None and nbetas is not None:
-        posterior = posterior._replace(gamma=localise(loss_fn, params, data).gamma)
-    ladder_nbetas = _temperatures(nbetas, posterior)
-    size = size_for(dimension(posterior), chains, draws, leapfrogs)
-    wide = needs_double(ladder_nbetas) and not tree.is_traced((key, posterior, data))
+    nbetas = _checked(nbetas)
+    wide = nbetas is not None and needs_double(nbetas) and not tree.is_traced((key, params, data, gamma))
     with double_precision(wide):
-        if wide:
-            posterior, data = widened((posterior, data))
-            ladder_nbetas = jnp.asarray(np.asarray(ladder_nbetas, np.float64))
+        params, data = widened((params, data)) if wide else (params, data)
+        reference = localise(loss_fn, params, data, gamma=gamma, restriction=restriction)
+        posterior = reference if nbetas is None else reference._replace(nbeta=jnp.max(jnp.asarray(nbetas)))
+        ladder_nbetas = _default(posterior) if nbetas is None else jnp.asarray(nbetas)
+        size = size_for(dimension(posterior), chains, draws, leapfrogs)
         order = jnp.argsort(ladder_nbetas)
         ladder = measure(key, posterior, data, ladder_nbetas[order], size, budget=budget, relative_error=relative_error)
         measured = read_flow(ladder._replace(evaluations=0))
@@ -194,33 +196,24 @@ def read_flow(ladder: Ladder) -> Flow:
     health = jax.vmap(_examined, in_axes=(0, 0, None))(record, nbetas, ladder.posterior)
     origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
     controls = controls_of(record, nbetas, group_sizes(origin))
-    calm = calm_energy(controls)
-    value, error = mean_and_error(calm)
-    spread = calm_spread(controls, value)
-    heat, heat_error = mean_and_error(spread)
-    velocity, velocity_error = mean_and_error(calm - spread)
-    # one group after the other: each is as large as all of the draws, many times over
-    products = jax.lax.map(
-        lambda group: calm_contact(controls, value, record.contact, group), jnp.arange(record.contact.shape[-1])
-    )
-    contact, contact_error = jax.vmap(mean_and_error)(products)
-    total, total_error = mean_and_error(jnp.sum(products, axis=0))
+    found = averages(controls, record.contact)
+    (value, error), (heat, heat_error) = found.value, found.heat
     free = dimension(ladder.posterior)
     boiled = ~jnp.isfinite(value) | (heat - 3 * heat_error > _BOILING * value)
-    boiled |= value - 3 * error > _BEYOND * 0.5 * free
+    boiled |= value - 3 * error > BEYOND * 0.5 * free
     return Flow(
         nbetas=nbetas,
         value=value,
         std_error=error,
-        per_chain=jnp.mean(calm, axis=2),
+        per_chain=found.per_chain,
         heat_capacity=heat,
         heat_error=heat_error,
-        velocity=velocity,
-        velocity_error=velocity_error,
-        contact=contact.T,
-        contact_error=contact_error.T,
-        contact_sum=total,
-        contact_sum_error=total_error,
+        velocity=found.velocity[0],
+        velocity_error=found.velocity[1],
+        contact=found.contact[0],
+        contact_error=found.contact[1],
+        contact_sum=found.contact_sum[0],
+        contact_sum_error=found.contact_sum[1],
         swap_rate=jnp.nanmean(record.swapped, axis=(1, 2)),
         acceptance=jnp.mean(record.acceptance, axis=(1, 2)),
         # whatever is hotter than a rung that has boiled has boiled too
@@ -232,13 +225,15 @@ def read_flow(ladder: Ladder) -> Flow:
 
 
 def _examined(record: Record, nbeta: Array, posterior: LocalPosterior) -> Health:
-    zero = jnp.zeros_like(record.excess)
+    # far from a centre on a curved valley ⟨z, ∇U⟩ is a product of a long vector and a large force: it says nothing
+    told = diagnostics.mcse(record.virial) < _TELLING
+    virial = jnp.where(told, record.virial, 1.0)
     trace = Trace(
         excess=record.excess,
         loss=record.excess,
-        noise=zero,
-        virial=record.virial,
-        virials=record.virial[..., None],
+        noise=jnp.zeros_like(record.excess),
+        virial=virial,
+        virials=virial[..., None],
         distance_squared=record.distance_squared,
         acceptance=record.acceptance,
         observables=(),
@@ -248,21 +243,21 @@ def _examined(record: Record, nbeta: Array, posterior: LocalPosterior) -> Health
     return examine(trace, posterior._replace(nbeta=nbeta), Evidence(heating=0.0, resolution=True))
 
 
-def _reference(nbetas: Array | None) -> Array | None:
+def _checked(nbetas: Array | None) -> Array | None:
+    """Temperatures as numbers of the host where they are not traced."""
     if nbetas is None:
         return None
     if np.ndim(nbetas) != 1 or np.shape(nbetas)[0] == 0:
         raise ValueError(f"nbetas: got shape {np.shape(nbetas)}; pass a list of at least one temperature.")
-    if not tree.is_traced(nbetas):
-        given = np.asarray(nbetas, np.float64)
-        if not (np.isfinite(given).all() and (given > 0).all()):
-            raise ValueError(f"nbetas: got {given.tolist()}; all must be finite and positive.")
-        if len(set(given.tolist())) < len(given):
-            raise ValueError(f"nbetas: got {given.tolist()}; two rungs are the same. Give each once.")
-    return jnp.max(jnp.asarray(nbetas))
+    if tree.is_traced(nbetas):
+        return nbetas
+    given = np.asarray(nbetas, np.float64)
+    if not (np.isfinite(given).all() and (given > 0).all()):
+        raise ValueError(f"nbetas: got {given.tolist()}; all must be finite and positive.")
+    if len(set(given.tolist())) < len(given):
+        raise ValueError(f"nbetas: got {given.tolist()}; two rungs are the same. Give each once.")
+    return given  # type: ignore[return-value]
 
 
-def _temperatures(nbetas: Array | None, posterior: LocalPosterior) -> Array:
-    if nbetas is not None:
-        return nbetas if tree.is_traced(nbetas) else np.asarray(nbetas, np.float64)  # type: ignore[return-value]
+def _default(posterior: LocalPosterior) -> Array:
     return posterior.nbeta * jnp.geomspace(1.0, 1 / _SPAN, _RUNGS, dtype=posterior.nbeta.dtype)

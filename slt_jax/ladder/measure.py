@@ -14,7 +14,7 @@ from slt_jax.ladder import exchange
 from slt_jax.ladder.averages import Controls, calm_energy, controls_of
 from slt_jax.ladder.exchange import Record, Rungs
 from slt_jax.ladder.groups import ENTRIES, group_sizes
-from slt_jax.posterior import LocalPosterior
+from slt_jax.posterior import LocalPosterior, dimension
 from slt_jax.samplers.base import MetropolisState
 from slt_jax.types import Array, Key, PyTree
 
@@ -22,11 +22,13 @@ from slt_jax.types import Array, Key, PyTree
 MOVES = 24
 #: Blocks of the draws, after one of burn-in: all of one length, so that one compiled program serves them.
 BLOCKS = 3
+#: λ_eff over half the number of free parameters beyond which chains are no longer where the loss is at least quadratic.
+BEYOND = 1.1
 #: Times at which positions are kept in a block.
-PARTS = 4
-#: Gradients of a trajectory up to so many free parameters, and beyond: deep networks need their momentum to persist.
-_LEAPFROGS = ((4, 4), (16, 6), (64, 12))
-_LEAPFROGS_BEYOND = 24
+PARTS = 16
+#: Gradients of a short trajectory up to so many free parameters, and beyond: deep networks need momentum to persist.
+_LEAPFROGS = ((4, 2), (16, 3), (64, 6))
+_LEAPFROGS_BEYOND = 12
 #: Chains up to so many free parameters, and beyond.
 _CHAINS = ((64, 32), (1024, 16))
 _CHAINS_BEYOND = 8
@@ -56,7 +58,7 @@ class Ladder(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Whole numbers that are static under jit: chains on each rung, draws of each, gradients of a trajectory and other moves."""
+    """Whole numbers that are static under jit: chains on a rung, draws of each, and gradients of a sweep."""
 
     chains: int
     draws: int
@@ -64,21 +66,26 @@ class Size(NamedTuple):
     moves: int = 0
 
     @property
-    def gradients(self) -> int:
-        """Of a replica in a sweep: its trajectory, and the moves that few parameters make besides."""
-        return self.leapfrogs + self.moves
-
-    @property
     def sweeps(self) -> int:
         """Sweeps of a block."""
         return -(-self.draws // (BLOCKS * PARTS)) * PARTS
+
+    @property
+    def each(self) -> int:
+        """Gradients of a replica in one call of ``draw``."""
+        return (BLOCKS + 1) * exchange.gradients(self.sweeps, self.leapfrogs, self.moves)
+
+    @property
+    def descent(self) -> int:
+        """Gradients of a chain on one rung on the way down."""
+        return exchange.gradients(MOVES, self.leapfrogs, self.moves and self.moves + 1)
 
 
 def size_for(free: int, chains: int | None, draws: int | None, leapfrogs: int | None) -> Size:
     """The sizes asked for, and for those not said: many short chains for few parameters, fewer and longer for many.
 
     >>> size_for(2, None, 1200, None), size_for(5000, 4, 300, None)
-    (Size(chains=32, draws=1200, leapfrogs=4, moves=2), Size(chains=4, draws=300, leapfrogs=24, moves=0))
+    (Size(chains=32, draws=1200, leapfrogs=2, moves=2), Size(chains=4, draws=300, leapfrogs=12, moves=0))
     """
     if chains is None:
         chains = next((count for most, count in _CHAINS if free <= most), _CHAINS_BEYOND)
@@ -139,13 +146,18 @@ def on_host(values: PyTree) -> PyTree:
 def descent(
     key: Key, posterior: LocalPosterior, data: PyTree, nbetas: Array, size: Size
 ) -> tuple[Rungs, MetropolisState]:
-    """From the centre to the hottest rung and down: the rungs with their steps, and chains on all of them."""
+    """From the centre to the hottest rung and down: the rungs with their steps, and chains on all of them.
+
+    Where a rung is so hot that its chains leave the basin, those of the next one begin at the centre again.
+    """
     keys = jax.random.split(key, nbetas.shape[0] + 1)
     top = exchange.start(keys[0], posterior, data, size.chains)
 
     def down(state: MetropolisState, at: tuple[Key, Array]) -> tuple[MetropolisState, tuple[MetropolisState, Rungs]]:
-        state, steps, _ = exchange.descend(at[0], posterior, data, state, at[1], size.leapfrogs, MOVES)
-        return state, (state, Rungs(at[1], *steps))
+        state, steps, excess = exchange.descend(at[0], posterior, data, state, at[1], size.leapfrogs, MOVES)
+        boiled = ~(at[1] * jnp.mean(excess) < BEYOND * 0.5 * dimension(posterior))
+        below = jax.tree.map(lambda new, old: jnp.where(boiled, old, new), state, top)
+        return below, (state, Rungs(at[1], *steps))
 
     _, (state, rungs) = jax.lax.scan(down, top, (keys[1:], nbetas))
     return rungs, state
@@ -199,7 +211,7 @@ def measure(
     """
     down_key, draw_key = jax.random.split(key)
     rungs, state = descent(down_key, posterior, data, jnp.asarray(nbetas, posterior.nbeta.dtype), size)
-    ladder = Ladder(posterior, rungs, (), state, nbetas.shape[0] * size.chains * MOVES * size.gradients)
+    ladder = Ladder(posterior, rungs, (), state, nbetas.shape[0] * size.chains * size.descent)
     return measure_from(draw_key, data, ladder, size, budget=budget, relative_error=relative_error)
 
 
@@ -212,7 +224,7 @@ def measure_from(
         jax.random.fold_in(key, 0), ladder.posterior, data, ladder.rungs, ladder.state, size, settle
     )
     record = jax.tree.map(lambda leaf: _joined(leaf[1:]), records)
-    done, each = 1, (BLOCKS + 1) * size.sweeps * size.gradients
+    done, each = 1, size.each
     afford = 1 if tree.is_traced((key, state)) else max(1, budget // each)
     while done < afford and (lacking := _lacking(_controls(ladder, record), relative_error)) > 1:
         calls = int(np.clip(np.ceil((lacking - 1) * done), 1, min(2 * done, afford - done)))

@@ -1,11 +1,12 @@
 """Moves that no trajectory makes: along the arms of a singularity, and as far as other replicas are apart."""
 
-from collections.abc import Callable
-from functools import partial
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtri
 
 from slt_jax import tree
 from slt_jax.posterior import Batch, LocalPosterior, evaluate
@@ -14,153 +15,156 @@ from slt_jax.types import Array, Key, PyTree
 
 #: By how much the second group shrinks for what the first one grows by, in logarithms.
 _RATIOS = (0.0, 0.5, 1.0, 1.0, 2.0)
-#: Logarithms of the standard deviations between which that of a move is drawn.
-_SMALL, _LARGE = np.log(0.1), np.log(5.0)
+#: Logarithms of the standard deviations between which that of a stretch is drawn.
+_STRETCHES = (np.log(0.1), np.log(5.0))
 #: Logarithms of the shares of a difference between which that of a leap is drawn.
 _REACH = (np.log(0.05), np.log(1.5))
+#: Uniform numbers that a move takes.
+NUMBERS = 7
 
 
-def stretch(key: Key, posterior: LocalPosterior, batch: Batch, state: MetropolisState) -> MetropolisState:
-    """``z_i → e^s z_i``, ``z_j → e^{-ps} z_j`` with a Metropolis test, ``i`` and ``j`` entries or leaves by chance.
+class Numbers(NamedTuple):
+    """All that a sweep draws, from one call of the generator: each call takes longer to compile than a small loss."""
 
-    Along the arm ``x = 0`` of ``x² y²`` the width of the other direction falls as ``1 / y``, and no dynamics with one
-    step size goes along it; this does in one move where ``p`` is the ratio of two exponents. The change of volume,
-    ``e^{s (n_i - p n_j)}``, is in the test, so that the law is exact whatever the loss.
+    momentum: PyTree
+    step: Array
+    accept: Array
+    swap: Array
+    pairs: Array
+    moves: Array
+
+
+def numbers_for(key: Key, posterior: LocalPosterior, replicas: int, moves: int) -> Numbers:
+    """For one sweep of so many replicas, each of which makes so many moves beside its trajectory."""
+    origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
+    free, dtype = tree.size(origin), jnp.promote_types(posterior.nbeta.dtype, jnp.float32)
+    # exactly between two multiples of what a draw is rounded to: never 0, never 1
+    drawn = jax.random.uniform(key, (5 + moves * NUMBERS + free, replicas), dtype) + 0.25 * jnp.finfo(dtype).eps
+    rest = drawn[5 : 5 + moves * NUMBERS].reshape(moves, NUMBERS, replicas)
+    normal = ndtri(drawn[5 + moves * NUMBERS :])
+    pieces, start = [], 0
+    for leaf in jax.tree.leaves(origin):
+        size = math.prod(leaf.shape)
+        pieces.append(normal[start : start + size].T.reshape(replicas, *leaf.shape).astype(leaf.dtype))
+        start += size
+    momentum = jax.tree.unflatten(jax.tree.structure(origin), pieces)
+    return Numbers(momentum, drawn[0], drawn[1], drawn[2], drawn[3:5], jnp.swapaxes(rest, 1, 2))
+
+
+def move(
+    uniforms: Array,
+    posterior: LocalPosterior,
+    batch: Batch,
+    nbetas: Array,
+    state: MetropolisState,
+    first: Array,
+    other: Array,
+    allowed: Array,
+) -> MetropolisState:
+    """A stretch of each replica, then leaps of some of them, each with a Metropolis test.
+
+    *Stretch*: ``z_i → e^s z_i``, ``z_j → e^{-ps} z_j``, ``i`` and ``j`` two entries or two leaves. Along the arm
+    ``x = 0`` of ``x² y²`` the width of the other direction falls as ``1 / y``, and no dynamics with one step goes along
+    it; this does, where ``p`` is the ratio of two exponents. The change of volume, ``e^{s (n_i - p n_j)}``, is in the
+    test, so that the law is exact whatever the loss.
+
+    *Leap*: ``z → z + g (z_1 - z_2)`` with two other replicas, which must not leap at the same time. Where one direction
+    is stiff and another flat, trajectories as short as the stiff one asks for do not cross the other; replicas nearby
+    know how wide each direction is, whichever way it points.
 
     Args:
-      key: A typed key.
-      posterior: What is sampled.
+      uniforms: Numbers in (0, 1), shape ``(move, replica, NUMBERS)``; move 0 is the stretch, the others are leaps.
+      posterior: Its ``nβ`` is not used.
       batch: All of the data.
-      state: A state whose evaluation is that of its position.
+      nbetas: ``nβ`` of each replica, shape ``(replica,)``.
+      state: Leading axis ``(replica,)``; evaluations are those of the positions.
+      first, other: Which replicas a leap takes the difference of, shape ``(move, replica)``; not used by the stretch.
+      allowed: Which replicas a move is for, shape ``(move, replica)``.
 
     Returns:
-      A state; one gradient is taken.
+      The states; a gradient is taken for each move and replica.
 
-    Source: Christen & Fox 2010, doi:10.1214/10-BA603 (moves in logarithms of parameters); Metropolis 1953, Hastings
-    1970 (the test, with the Jacobian).
+    Source: Christen & Fox 2010, doi:10.1214/10-BA603 (moves in logarithms); Ter Braak 2006,
+    doi:10.1007/s11222-006-8769-1 (differences of other chains).
     """
-    kind_key, pair_key, size_key, accept_key = jax.random.split(key, 4)
-    entries, leaves = _labels(state.position)
-    by_leaf = jax.random.uniform(kind_key) < 0.5 if leaves.max() > 0 else jnp.asarray(False)
-    labels = jnp.where(by_leaf, leaves, entries)
-    count = jnp.where(by_leaf, leaves.max() + 1, entries.max() + 1)
-    first, other = _pair(pair_key, count)
-    ratio_key, spread_key, draw_key = jax.random.split(size_key, 3)
-    dtype = posterior.nbeta.dtype
-    ratio = jnp.asarray(_RATIOS, dtype)[jax.random.randint(ratio_key, (), 0, len(_RATIOS))]
-    spread = jnp.exp(jax.random.uniform(spread_key, (), dtype, _SMALL, _LARGE))
-    size = spread * jax.random.normal(draw_key, (), dtype)
-    powers = jnp.where(labels == first, size, jnp.where(labels == other, -ratio * size, 0.0))
-    position = _scaled(state.position, powers)
-    return _tested(accept_key, posterior, batch, state, position, jnp.sum(powers))
+
+    def turn(state: MetropolisState, at: tuple[Array, ...]) -> tuple[MetropolisState, None]:
+        number, uniform, one, two, may = at
+        nearby = jax.tree.map(lambda leaf: leaf[one], state.position)
+        beyond = jax.tree.map(lambda leaf: leaf[two], state.position)
+
+        def single(u: Array, nbeta: Array, state: MetropolisState, a: PyTree, b: PyTree, may: Array) -> MetropolisState:
+            powers = jnp.where(number == 0, _powers(u, state.position), 0.0)
+            reach = jnp.where(number == 0, 0.0, jnp.exp(_between(u[0], *_REACH)))
+            position = tree.combine(lambda z, a, b: z + reach * (a - b), _scaled(state.position, powers), a, b)
+            tempered = posterior._replace(nbeta=nbeta)
+            return _tested(u[-1], tempered, batch, state, position, jnp.sum(powers), may)
+
+        return jax.vmap(single)(uniform, nbetas, state, nearby, beyond, may), None
+
+    count = uniforms.shape[0]
+    # one loop, so that the loss is compiled once for all kinds of moves
+    return jax.lax.scan(turn, state, (jnp.arange(count), uniforms, first, other, allowed))[0]
 
 
-def leap(
-    key: Key, posterior: LocalPosterior, batch: Batch, state: MetropolisState, one: PyTree, other: PyTree
-) -> MetropolisState:
-    """``z → z + g (z_1 - z_2)`` with a Metropolis test: as far, and in such directions, as two other replicas differ.
+def between_rungs(rungs: int, chains: int, time: Array) -> tuple[Array, Array, Array]:
+    """Who leaps by whom on a ladder: each third rung in turn, by the rungs next to it in the same chain.
 
-    Where one direction is stiff and another flat, trajectories as short as the stiff one asks for do not cross the
-    other. Replicas nearby in temperature know how wide each direction is, whichever way it points.
+    Chains remain independent, and rungs that differ by one or two are never moved together.
+
+    Returns:
+      ``first``, ``other`` and ``allowed`` of ``move``, shape ``(2, rung · chain)``.
+    """
+    rung, chain = (index.ravel() for index in jnp.meshgrid(jnp.arange(rungs), jnp.arange(chains), indexing="ij"))
+    last = rungs - 1
+    below = jnp.where(rung == 0, 2, jnp.where(rung == last, last - 2, rung - 1))
+    above = jnp.where(rung == 0, 1, jnp.where(rung == last, last - 1, rung + 1))
+    leaps = (rung % 3 == time % 3) & (rungs > 2)
+    index = [jnp.clip(neighbour, 0, last) * chains + chain for neighbour in (below, above)]
+    everyone = jnp.ones_like(leaps)
+    return *(jnp.stack([one, one]) for one in index), jnp.stack([everyone, leaps])  # type: ignore[return-value]
+
+
+def between_halves(uniforms: Array) -> tuple[Array, Array, Array]:
+    """Who leaps by whom within one rung: both halves of the chains in turn, by differences within the other half.
 
     Args:
-      key: A typed key.
-      posterior: What is sampled.
-      batch: All of the data.
-      state: A state whose evaluation is that of its position.
-      one, other: Positions of two other replicas, which do not move meanwhile.
+      uniforms: Numbers in (0, 1), shape ``(2, chain)``.
 
     Returns:
-      A state; one gradient is taken.
-
-    Source: Ter Braak 2006, doi:10.1007/s11222-006-8769-1 (differential evolution Markov chain).
+      ``first``, ``other`` and ``allowed`` of ``move``, shape ``(3, chain)``.
     """
-    size_key, accept_key = jax.random.split(key)
-    size = jnp.exp(jax.random.uniform(size_key, (), posterior.nbeta.dtype, *_REACH))
-    position = tree.combine(lambda z, a, b: z + size * (a - b), state.position, one, other)
-    return _tested(accept_key, posterior, batch, state, position, jnp.zeros((), posterior.nbeta.dtype))
-
-
-def move_all(
-    key: Key, posterior: LocalPosterior, batch: Batch, nbetas: Array, state: MetropolisState, time: Array
-) -> MetropolisState:
-    """A stretch of each replica, and a leap of every third by the difference of the two rungs next to it.
-
-    State axes ``(rung, chain)``: chains remain independent of each other.
-    """
-
-    def of_all(move: Callable, key: Key, state: MetropolisState, *others: PyTree) -> MetropolisState:
-        def one(key: Key, nbeta: Array, *rest: PyTree) -> MetropolisState:
-            return move(key, posterior._replace(nbeta=nbeta), batch, *rest)
-
-        shape = jax.tree.leaves(state)[0].shape[:2]
-        mapped = jax.vmap(jax.vmap(one, in_axes=(0, None, *[0] * (1 + len(others)))))
-        return mapped(jax.random.split(key, shape), nbetas, state, *others)
-
-    stretch_key, leap_key = jax.random.split(key)
-    state = of_all(stretch, stretch_key, state)
-    count = nbetas.shape[0]
-    if count < 3:
-        return state
-    rung = jnp.arange(count)
-    # rungs that differ by one or two are never moved together
-    one = jnp.where(rung == 0, 2, jnp.where(rung == count - 1, count - 3, rung - 1))
-    other = jnp.where(rung == 0, 1, jnp.where(rung == count - 1, count - 2, rung + 1))
-    near = [jax.tree.map(lambda leaf, at=at: leaf[at], state.position) for at in (one, other)]
-    leapt = of_all(leap, leap_key, state, *near)
-    now = rung % 3 == time % 3
-    return jax.tree.map(lambda new, old: jnp.where(_like(now, new), new, old), leapt, state)
-
-
-def mix(key: Key, posterior: LocalPosterior, batch: Batch, state: MetropolisState) -> MetropolisState:
-    """A stretch of each chain, and leaps of both halves in turn by differences within the other; axis ``(chain,)``."""
-    stretch_key, *leap_keys = jax.random.split(key, 3)
-    chains = jax.tree.leaves(state)[0].shape[0]
-    state = jax.vmap(partial(stretch, posterior=posterior, batch=batch))(
-        jax.random.split(stretch_key, chains), state=state
-    )
+    chains = uniforms.shape[1]
     half = chains // 2
-    for leap_key, mine, others in zip(leap_keys, (slice(0, half), slice(half, None)), (half, 0), strict=True):
-        pair_key, move_key = jax.random.split(leap_key)
-        moving = jax.tree.map(lambda leaf, mine=mine: leaf[mine], state)
-        number = jax.tree.leaves(moving)[0].shape[0]
-        at = others + jax.random.randint(pair_key, (2, number), 0, chains - number)
-        pair = [jax.tree.map(lambda leaf, one=one: leaf[one], state.position) for one in at]
-        moving = jax.vmap(lambda k, s, a, b: leap(k, posterior, batch, s, a, b))(
-            jax.random.split(move_key, number), moving, *pair
-        )
-        state = jax.tree.map(lambda leaf, new, mine=mine: leaf.at[mine].set(new), state, moving)
-    return state
+    lower = jnp.arange(chains) < half
+    start, length = jnp.where(lower, half, 0), jnp.where(lower, chains - half, half)
+    first, other = (start + jnp.minimum((u * length).astype(jnp.int32), length - 1) for u in uniforms)
+    everyone = jnp.ones_like(lower)
+    return jnp.stack([first] * 3), jnp.stack([other] * 3), jnp.stack([everyone, lower, ~lower])
 
 
-def _tested(
-    key: Key, posterior: LocalPosterior, batch: Batch, state: MetropolisState, position: PyTree, log_volume: Array
-) -> MetropolisState:
-    """The proposal or the state, ``log_volume`` being the logarithm of the proposal's change of volume."""
-    evaluation = evaluate(posterior, position, batch)
-    change = posterior.nbeta * (evaluation.excess - state.evaluation.excess)
-    change = change + 0.5 * posterior.gamma * tree.norm_squared_change(position, state.position) - log_volume
-    # what is not finite is not taken
-    level = jnp.log(jax.random.uniform(key, (), change.dtype))
-    taken = (level < -change) & jnp.isfinite(evaluation.excess) & state.known
-    return jax.tree.map(
-        lambda new, old: jnp.where(taken, new, old), MetropolisState(position, evaluation, state.known), state
-    )
-
-
-def _labels(z: PyTree) -> tuple[np.ndarray, np.ndarray]:
-    """For each entry of ``z`` its number, and that of its leaf; shape ``(d,)``."""
+def _powers(u: Array, z: PyTree) -> Array:
+    """Logarithms by which each entry of ``z`` is stretched, shape ``(d,)``."""
     sizes = [leaf.size for leaf in jax.tree.leaves(z)]
-    return np.arange(sum(sizes)), np.repeat(np.arange(len(sizes)), sizes)
+    entries, leaves = np.arange(sum(sizes)), np.repeat(np.arange(len(sizes)), sizes)
+    by_leaf = (u[0] < 0.5) & (len(sizes) > 1)
+    labels = jnp.where(by_leaf, leaves, entries)
+    count = jnp.where(by_leaf, len(sizes), len(entries))
+    first = _index(u[1], count)
+    other = _index(u[2], jnp.maximum(count - 1, 1))
+    # another than the first; where there is only one, none
+    other = jnp.where(count > 1, jnp.where(other >= first, other + 1, other), -1)
+    ratio = jnp.asarray(_RATIOS, u.dtype)[_index(u[3], len(_RATIOS))]
+    size = jnp.exp(_between(u[4], *_STRETCHES)) * ndtri(u[5])
+    return jnp.where(labels == first, size, jnp.where(labels == other, -ratio * size, 0.0))
 
 
-def _pair(key: Key, count: Array) -> tuple[Array, Array]:
-    """Two different numbers below ``count``; where it is 1, a second that does not exist."""
-    first_key, other_key = jax.random.split(key)
-    first = jax.random.randint(first_key, (), 0, count)
-    other = jax.random.randint(other_key, (), 0, jnp.maximum(count - 1, 1))
-    other = jnp.where(other >= first, other + 1, other)
-    return first, jnp.where(count > 1, other, -1)
+def _index(u: Array, count: Array | int) -> Array:
+    return jnp.minimum((u * count).astype(jnp.int32), count - 1)
+
+
+def _between(u: Array, low: float, high: float) -> Array:
+    return low + (high - low) * u
 
 
 def _scaled(z: PyTree, powers: Array) -> PyTree:
@@ -173,5 +177,20 @@ def _scaled(z: PyTree, powers: Array) -> PyTree:
     return jax.tree.unflatten(structure, pieces)
 
 
-def _like(flags: Array, leaf: Array) -> Array:
-    return flags.reshape(flags.shape + (1,) * (leaf.ndim - flags.ndim))
+def _tested(
+    uniform: Array,
+    posterior: LocalPosterior,
+    batch: Batch,
+    state: MetropolisState,
+    position: PyTree,
+    log_volume: Array,
+    allowed: Array,
+) -> MetropolisState:
+    """The proposal or the state, ``log_volume`` being the logarithm of the proposal's change of volume."""
+    evaluation = evaluate(posterior, position, batch)
+    change = posterior.nbeta * (evaluation.excess - state.evaluation.excess)
+    change = change + 0.5 * posterior.gamma * tree.norm_squared_change(position, state.position) - log_volume
+    # what is not finite is not taken
+    taken = (jnp.log(uniform) < -change) & jnp.isfinite(evaluation.excess) & state.known & allowed
+    proposal = MetropolisState(position, evaluation, state.known)
+    return jax.tree.map(lambda new, old: jnp.where(taken, new, old), proposal, state)

@@ -17,7 +17,7 @@ def mbar(reduced: Array, counts: Array, weights: Array | None = None, start: Arr
     """Free energies of states from draws of all of them: ``f_k = -log Σ_n e^{-u_k(n)} / Σ_l N_l e^{f_l - u_l(n)}``.
 
     The equations of the multistate Bennett acceptance ratio, the estimator of least variance, which are the gradient
-    of one convex function: Newton steps, halved while that function rises.
+    of one convex function: Newton steps where they lead down, else a step of the equations.
 
     Args:
       reduced: ``u_k(n)``: the reduced energy of each draw in each state, whichever state it was drawn in, shape
@@ -46,31 +46,33 @@ def mbar(reduced: Array, counts: Array, weights: Array | None = None, start: Arr
     def height(free: Array) -> Array:
         return jnp.sum(weights * log_mixture(reduced, log_counts, free)) - jnp.sum(counts * free)
 
-    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        free, _, count = carry
+    def through(free: Array) -> Array:
+        """Once through the equations themselves, which also serves states without draws."""
+        spread = jnp.log(weights) - log_mixture(reduced, log_counts, free)
+        free = -logsumexp(spread[None, :] - reduced, axis=1)
+        return free - free[0]
+
+    def newton(free: Array) -> Array:
         shares = jnp.exp(log_counts[:, None] + free[:, None] - reduced - log_mixture(reduced, log_counts, free)[None])
         mass = shares @ weights
         hessian = jnp.diag(mass) - (shares * weights[None, :]) @ shares.T
         # one free energy is free to choose, and states without draws are not asked for
         fixed = ~present | (jnp.arange(len(counts)) == jnp.argmax(present))
-        hessian = jnp.where(fixed[:, None] | fixed[None, :], 0.0, hessian) + jnp.diag(jnp.where(fixed, 1.0, 1e-12))
-        change = jnp.linalg.solve(hessian, jnp.where(fixed, 0.0, counts - mass))
-        change = jnp.where(jnp.isfinite(change), change, 0.0)
-        before = height(free)
-        scale = jax.lax.while_loop(
-            lambda s: (s > 1e-6) & ~(height(free + s * change) <= before + 1e-12 * jnp.abs(before)),
-            lambda s: 0.5 * s,
-            jnp.ones((), reduced.dtype),
-        )
-        return free + scale * change, jnp.max(jnp.abs(scale * change)), count + 1
+        hessian = jnp.where(fixed[:, None] | fixed[None, :], 0.0, hessian) + jnp.diag(jnp.where(fixed, 1.0, 0.0))
+        return free + jnp.linalg.solve(hessian, jnp.where(fixed, 0.0, counts - mass))
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        free, _, count = carry
+        slow, fast = through(free), newton(free)
+        # the equations always lead down, a Newton step only from near enough
+        better = jnp.isfinite(fast).all() & (height(fast) <= height(slow))
+        new = jnp.where(better, fast, slow)
+        return new, jnp.max(jnp.abs(jnp.where(present, new - new[0] - free + free[0], 0.0))), count + 1
 
     first = jnp.zeros_like(counts) if start is None else jnp.asarray(start, reduced.dtype)
     moved = jnp.full((), jnp.inf, reduced.dtype)
     free, _, _ = jax.lax.while_loop(lambda c: (c[1] > _STILL) & (c[2] < _STEPS), step, (first, moved, jnp.int32(0)))
-    mixture = log_mixture(reduced, log_counts, free)
-    # and once through the equations themselves, which also serves states without draws
-    free = -logsumexp(jnp.log(weights)[None, :] - reduced - mixture[None, :], axis=1)
-    return free - free[0]
+    return through(free)
 
 
 def log_mixture(reduced: Array, log_counts: Array, free: Array) -> Array:

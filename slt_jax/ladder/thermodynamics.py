@@ -8,7 +8,7 @@ import numpy as np
 
 from slt_jax import loss, tree
 from slt_jax.estimators import Estimate, check_budget, llc
-from slt_jax.ladder.density import EVALUATIONS, descend
+from slt_jax.ladder.density import EVALUATIONS, afforded, descend, prior_of
 from slt_jax.ladder.flow import flow, read_flow
 from slt_jax.ladder.measure import check_size, double_precision, measure_from, size_for, widened
 from slt_jax.ladder.volume import free_energies
@@ -92,17 +92,15 @@ def free_energy(
     if tree.is_traced((key, params, data, gamma, nbeta)):
         raise ValueError("free_energy: called inside jit or vmap, but it chooses its rungs. Call flow there.")
     target = float(loss.example_count(data) if nbeta is None else nbeta)
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=target)
-    if gamma is None:
-        posterior = posterior._replace(gamma=localise(loss_fn, params, data).gamma)
-    if float(posterior.gamma) == 0:
-        raise ValueError("gamma: got 0, but free energies are relative to the prior N(0, 1/γ); pass a positive one.")
-    size = size_for(dimension(posterior), chains, draws, leapfrogs)
+    if not 0 < target < np.inf:
+        raise ValueError(f"nbeta: got {nbeta}; it must be positive and finite.")
     with double_precision(True):
-        posterior, data = widened((posterior, data))
+        params, data = widened((params, data))
+        posterior = prior_of(loss_fn, params, data, gamma, restriction)
+        size = size_for(dimension(posterior), chains, draws, leapfrogs)
         down_key, draw_key = jax.random.split(key)
         ladder = descend(down_key, posterior, data, size, coldest=target)
-        each = budget // (len(ladder.rungs.nbeta) * size.chains)
+        size, each = afforded(size, ladder, budget)
         ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
         nbetas, record = np.asarray(ladder.rungs.nbeta), jax.tree.map(np.asarray, ladder.record)
         free, error = free_energies(nbetas, record.excess)

@@ -116,12 +116,31 @@ def metropolis_step(
     batch = pair(posterior, batch)
     momentum_key, accept_key = jax.random.split(key)
     momentum = tree.exact_normal(momentum_key, state.position)
+    uniform = jax.random.uniform(accept_key, (), posterior.nbeta.dtype)
+    return metropolis_move(step_size, leapfrogs, momentum, uniform, state, state.known, posterior, batch)
+
+
+def metropolis_move(
+    step_size: Scalar,
+    leapfrogs: Scalar,
+    momentum: PyTree,
+    uniform: Array,
+    state: MetropolisState,
+    known: Array,
+    posterior: LocalPosterior,
+    batch: Batch,
+) -> tuple[MetropolisState, Info]:
+    """``metropolis_step`` with what it draws given: the momentum, and a number in [0, 1) for the test.
+
+    ``known`` says whether the evaluation of the state holds; where it is one for many states, so is the length of the
+    loop over the trajectory, and no state waits for another.
+    """
     whole = loss.example_count(batch.examples) >= posterior.n
     before = Trajectory(state.position, momentum, state.evaluation, state.evaluation)
-    after = leapfrog(step_size, leapfrogs, before, state.known & whole, posterior, batch)
+    after = leapfrog(step_size, leapfrogs, before, known & whole, posterior, batch)
     change = energy_change(posterior, before._replace(start=after.start), after)
     acceptance = jnp.where(jnp.isnan(change), 0.0, jnp.exp(-jnp.maximum(change, 0.0)))
-    accepted = jax.random.uniform(accept_key, (), acceptance.dtype) < acceptance
+    accepted = uniform < acceptance
     position, evaluation = jax.tree.map(
         lambda new, old: jnp.where(accepted, new, old), (after.position, after.end), (state.position, after.start)
     )

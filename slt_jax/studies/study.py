@@ -34,7 +34,8 @@ class Study(NamedTuple):
       sublosses: Which parts of the loss are measured.
       whole_probes: What is measured besides, on the whole loss in the whole network only.
       budget: The most checkpoints to measure.
-      exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` where nothing exact is known.
+      exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
+        exact is known; ``None`` instead of a function where nothing ever is.
       expected_order: Groups of concepts in the order in which theory says they are learned, or ``()``.
     """
 
@@ -51,7 +52,7 @@ class Study(NamedTuple):
     restrictions: tuple[str, ...] = ("full",)
     sublosses: tuple[str, ...] = ("all",)
     budget: int = 16
-    exact: Callable[[PyTree], Truth] | None = None
+    exact: Callable[[PyTree], Truth | None] | None = None
     expected_order: tuple[tuple[str, ...], ...] = ()
     whole_probes: Mapping[str, Probe] = {}
 

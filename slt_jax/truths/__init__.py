@@ -18,8 +18,12 @@ from slt_jax.truths.nondegenerate import polynomials_problem as polynomials_prob
 from slt_jax.truths.normal_crossing import normal_crossing as normal_crossing
 from slt_jax.truths.normal_crossing import normal_crossing_energy as normal_crossing_energy
 from slt_jax.truths.normal_crossing import normal_crossing_problem as normal_crossing_problem
+from slt_jax.truths.polynomial import polynomial as polynomial
 from slt_jax.truths.reduced_rank import reduced_rank as reduced_rank
 from slt_jax.truths.reduced_rank import reduced_rank_problem as reduced_rank_problem
+from slt_jax.truths.singular import SingularTruth as SingularTruth
+from slt_jax.truths.singular import find_singular as find_singular
+from slt_jax.truths.singular import singular_lct as singular_lct
 from slt_jax.truths.singularities import Potential as Potential
 from slt_jax.truths.singularities import matrix_factorisation as matrix_factorisation
 from slt_jax.truths.singularities import simple_singularity as simple_singularity
@@ -30,6 +34,8 @@ from slt_jax.truths.strata import deep_linear_rank_pattern as deep_linear_rank_p
 from slt_jax.truths.superposition import SuperpositionTruth as SuperpositionTruth
 from slt_jax.truths.superposition import superposition as superposition
 from slt_jax.truths.superposition import superposition_problem as superposition_problem
+from slt_jax.truths.superposition_function import superposition_function as superposition_function
+from slt_jax.truths.superposition_function import superposition_function_problem as superposition_function_problem
 from slt_jax.truths.tanh import tanh as tanh
 from slt_jax.truths.tanh import tanh_problem as tanh_problem
 from slt_jax.truths.truth import Truth as Truth

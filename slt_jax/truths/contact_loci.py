@@ -1,12 +1,14 @@
 """Contact loci of monomial ideals: jets counted exactly, and the learning coefficient from their codimensions."""
 
 import math
+import operator
 from collections.abc import Sequence
 from fractions import Fraction
 
 from slt_jax.truths.newton import check_exponents, newton_optimum
 from slt_jax.truths.polyhedron import Point
 from slt_jax.truths.truth import Truth
+from slt_jax.truths.vandermonde import check_units
 
 _SOURCE = (
     "log canonical threshold by jets: Mustață 2002, Singularities of pairs via jet schemes, Journal of the American "
@@ -29,7 +31,7 @@ def jet_codimension(exponents: Sequence[Sequence[int]], order: int) -> int:
       The codimension, exact, by dynamic programming over the coordinates.
 
     Raises:
-      ValueError: As ``newton``, or a negative order.
+      ValueError: As ``newton``, or an order that is negative or not whole.
 
     When not to believe it: it is exact; its cost grows with ``(m + 2)`` to the number of generators.
 
@@ -39,6 +41,10 @@ def jet_codimension(exponents: Sequence[Sequence[int]], order: int) -> int:
     [2, 2, 3, 4, 5, 5]
     """
     points, _ = check_exponents(exponents, None)
+    try:
+        order = operator.index(order)
+    except TypeError:
+        raise ValueError(f"order must be a whole number, got {order!r}: jets have orders 0, 1, 2, ...") from None
     if order < 0:
         raise ValueError(f"order must not be negative, got {order}: jets have orders 0, 1, 2, ...")
     contact = order + 1
@@ -70,7 +76,7 @@ def contact_loci(exponents: Sequence[Sequence[int]], orders: int) -> tuple[Fract
       The ratios.
 
     Raises:
-      ValueError: As ``jet_codimension``.
+      ValueError: As ``jet_codimension``, or ``orders`` is not a whole number from 1 up.
 
     When not to believe it: the least of finitely many is ``2λ`` only if ``m + 1`` reached a multiple of the
     denominators of an optimal weight.
@@ -80,7 +86,8 @@ def contact_loci(exponents: Sequence[Sequence[int]], orders: int) -> tuple[Fract
     >>> min(contact_loci([(2, 0), (0, 3)], orders=6))
     Fraction(5, 6)
     """
-    return tuple(Fraction(jet_codimension(exponents, order), order + 1) for order in range(orders))
+    (count,) = check_units(orders=orders)
+    return tuple(Fraction(jet_codimension(exponents, order), order + 1) for order in range(count))
 
 
 def mustata(exponents: Sequence[Sequence[int]]) -> Truth:

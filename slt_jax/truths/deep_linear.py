@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 
 from slt_jax.problem import Problem
 from slt_jax.truths.truth import Truth
+from slt_jax.truths.vandermonde import check_units
 from slt_jax.types import Array, Key, PyTree, Scalar
 
 _SOURCE = (
@@ -142,10 +143,10 @@ def deep_linear_problem(
     ([(2, 3), (3, 2)], 0.0)
     """
     widths, rank = check_network(widths, rank)
-    if examples < 1 or noise < 0 or scale <= 0:
+    (examples,) = check_units(examples=examples)
+    if noise < 0 or scale <= 0:
         raise ValueError(
-            "examples and scale must be positive and noise not negative, "
-            f"got examples={examples}, scale={scale}, noise={noise}: correct them"
+            f"scale must be positive and noise not negative, got scale={scale}, noise={noise}: correct them"
         )
     if intervals is None:
         spare = {(v, v): width - rank for v, width in enumerate(widths)}

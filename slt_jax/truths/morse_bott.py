@@ -59,6 +59,7 @@ def morse_bott(
     >>> morse_bott(circle)[:2]
     (Fraction(1, 2), 1)
     """
+    _check_problem(problem)
     if not (radius > 0 and points >= 1 and 0 < tolerance < 1e-2):
         raise ValueError(
             f"radius, points and tolerance must be positive, tolerance below 0.01, got {radius}, {points} and "
@@ -85,6 +86,11 @@ def morse_bott(
                 nearby = _count(np.abs(np.linalg.eigvalsh(np.asarray(hessian(moved)))), tolerance)
                 _check_nearby(rank, nearby, change, slope, radius, tolerance)
     return Truth(Fraction(rank, 2), 1, _SOURCE)
+
+
+def _check_problem(problem: Problem) -> None:
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem must be a Problem, got a {type(problem).__name__}: Problem(loss_fn, params, data)")
 
 
 def _float64(leaf: Any) -> Any:
@@ -174,6 +180,7 @@ def hessian_rank(problem: Problem, *, tolerance: float = 1e-6) -> int:
     >>> hessian_rank(Problem(lambda w, batch: w[0] ** 2 + w[1] ** 4, jnp.zeros(2), jnp.zeros((9, 0))))
     1
     """
+    _check_problem(problem)
     with jax.enable_x64(True):
         problem = jax.tree.map(_float64, problem)
         flat, unravel = ravel_pytree(problem.params)

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from slt_jax.problem import Problem
 from slt_jax.truths.covering import Covering, solve_covering
 from slt_jax.truths.polyhedron import Point, optimal_vertices
+from slt_jax.truths.vandermonde import check_units
 from slt_jax.types import Array
 
 _SOURCE = (
@@ -88,16 +89,21 @@ def check_exponents(
         points = list(dict.fromkeys(tuple(operator.index(a) for a in exponent) for exponent in exponents))
     except TypeError:
         raise ValueError(f"exponents must be vectors of whole numbers, got {exponents!r}: one per generator") from None
-    if not points or len({len(point) for point in points}) != 1 or not all(map(any, points)):
+    if not points:
+        raise ValueError(f"exponents must not be empty, got {exponents!r}: a loss that is zero everywhere has no λ")
+    if len({len(point) for point in points}) != 1 or not all(map(any, points)):
         raise ValueError(
             f"exponents must be equally long, none of them all zero, got {points}: a constant generator has no zero"
         )
     if min(map(min, points)) < 0:
         raise ValueError(f"exponents must not be negative, got {points}: clear the denominators")
-    heights = (0,) * len(points[0]) if prior is None else tuple(prior)
+    try:
+        heights = [Fraction(0)] * len(points[0]) if prior is None else [Fraction(height) for height in prior]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"prior must be a vector of finite exponents, got {prior!r}: one per coordinate") from None
     if len(heights) != len(points[0]) or not all(height > -1 for height in heights):
-        raise ValueError(f"prior must have {len(points[0])} entries, all above -1, got {heights}: correct it")
-    return points, tuple(Fraction(height) + 1 for height in heights)
+        raise ValueError(f"prior must have {len(points[0])} entries, all above -1, got {prior!r}: correct it")
+    return points, tuple(height + 1 for height in heights)
 
 
 def newton_optimum(
@@ -167,10 +173,9 @@ def newton_problem(exponents: Sequence[Sequence[int]], *, examples: int = 10_000
     20.0
     """
     points, _ = check_exponents(exponents, None)
-    if examples < 1:
-        raise ValueError(f"examples must be positive, got {examples}: it is n, the number of examples")
+    (length,) = check_units(examples=examples)
     doubled = 2 * jnp.asarray(points, dtype=jnp.int32)
-    return Problem(Partial(_sum_of_monomials, doubled), jnp.zeros(len(points[0])), jnp.zeros((examples, 0)))
+    return Problem(Partial(_sum_of_monomials, doubled), jnp.zeros(len(points[0])), jnp.zeros((length, 0)))
 
 
 def _sum_of_monomials(exponents: Array, w: Array, batch: Array) -> Array:

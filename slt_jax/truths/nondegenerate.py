@@ -12,6 +12,7 @@ from slt_jax.problem import Problem
 from slt_jax.truths.newton import NewtonTruth, check_exponents, newton_optimum, taking_part
 from slt_jax.truths.polyhedron import Point, compact_faces
 from slt_jax.truths.torus import Polynomial, common_zero, orthant_signs
+from slt_jax.truths.vandermonde import check_units
 from slt_jax.types import Array
 
 #: A polynomial as its terms ``(coefficient, exponent)``.
@@ -57,8 +58,7 @@ def newton_ideal(polynomials: Sequence[Terms], prior: Sequence[int | Fraction] |
     >>> newton_ideal(two_units)[:2], newton_ideal(two_units).exact  # the true coefficient is 2/3
     ((Fraction(1, 1), None), False)
     """
-    generators = [collected(terms) for terms in polynomials]
-    generators = [terms for terms in generators if terms]
+    generators = [terms for terms in collected_all(polynomials) if terms]
     if len(generators) == 1:
         half = newton_function([(c, exponent) for exponent, c in generators[0].items()], prior)
         return half._replace(learning_coefficient=half.learning_coefficient / 2)
@@ -130,9 +130,22 @@ def collected(terms: Terms) -> dict[Point, Fraction]:
     {(0, 1): Fraction(2, 1)}
     """
     found: dict[Point, Fraction] = {}
-    for coefficient, exponent in terms:
-        found[tuple(exponent)] = found.get(tuple(exponent), Fraction(0)) + Fraction(coefficient)
+    try:
+        for coefficient, exponent in terms:
+            found[tuple(exponent)] = found.get(tuple(exponent), Fraction(0)) + Fraction(coefficient)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"polynomials must be lists of terms (coefficient, exponent), got {terms!r}: x² - y³ is "
+            "[(1, (2, 0)), (-1, (0, 3))], or polynomial('x^2 - y^3', 'xy')"
+        ) from None
     return {exponent: c for exponent, c in found.items() if c}
+
+
+def collected_all(polynomials: Sequence[Terms]) -> list[dict[Point, Fraction]]:
+    """Each polynomial as a mapping, or a ``ValueError``."""
+    if isinstance(polynomials, str) or not isinstance(polynomials, Sequence):
+        raise ValueError(f"polynomials must be a list of polynomials, got {polynomials!r}: put brackets around one")
+    return [collected(terms) for terms in polynomials]
 
 
 def _part(terms: Polynomial, face: Sequence[Point]) -> dict[Point, Fraction]:
@@ -206,14 +219,13 @@ def polynomials_problem(polynomials: Sequence[Terms], *, examples: int = 10_000)
     >>> float(problem.loss_fn(problem.params + 1.0, problem.data))
     1.0
     """
-    generators = [collected(terms) for terms in polynomials]
+    generators = collected_all(polynomials)
     points, _ = check_exponents([exponent for terms in generators for exponent in terms], None)
-    if examples < 1:
-        raise ValueError(f"examples must be positive, got {examples}: it is n, the number of examples")
+    (length,) = check_units(examples=examples)
     rows = list(itertools.product(generators, points))
     table = jnp.asarray([float(terms.get(point, 0)) for terms, point in rows]).reshape(len(generators), len(points))
     loss_fn = Partial(_sum_of_squares, table, jnp.asarray(points, dtype=jnp.int32))
-    return Problem(loss_fn, jnp.zeros(len(points[0])), jnp.zeros((examples, 0)))
+    return Problem(loss_fn, jnp.zeros(len(points[0])), jnp.zeros((length, 0)))
 
 
 def _sum_of_squares(coefficients: Array, exponents: Array, w: Array, batch: Array) -> Array:

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 
 from slt_jax.problem import Problem
 from slt_jax.truths.truth import Truth
+from slt_jax.truths.vandermonde import check_units
 from slt_jax.types import Array
 
 _SOURCE = "Watanabe 2009, Algebraic Geometry and Statistical Learning Theory, Cambridge University Press"
@@ -55,9 +56,12 @@ def _check_exponents(
         raise ValueError(f"k must be whole numbers, got {k!r}: K is the product of w_j^(2 k_j)") from None
     if not any(powers) or min(powers) < 0:
         raise ValueError(f"k must be non-negative and not all zero, got {powers}: give some coordinate a k above 0")
-    priors = (0,) * len(powers) if h is None else tuple(h)
+    try:
+        priors = (Fraction(0),) * len(powers) if h is None else tuple(Fraction(prior) for prior in h)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"h must be a vector of finite numbers, got {h!r}: one per coordinate") from None
     if len(priors) != len(powers) or not all(prior > -1 for prior in priors):
-        raise ValueError(f"h must have {len(powers)} entries, like k, all above -1, got {priors}: correct it")
+        raise ValueError(f"h must have {len(powers)} entries, like k, all above -1, got {h!r}: correct it")
     return powers, priors
 
 
@@ -87,10 +91,9 @@ def normal_crossing_problem(k: Sequence[int], *, examples: int = 10_000) -> Prob
     64.0
     """
     powers, _ = _check_exponents(k, None)
-    if examples < 1:
-        raise ValueError(f"examples must be positive, got {examples}: it is n, the number of examples")
+    (length,) = check_units(examples=examples)
     exponents = jnp.asarray([2 * power for power in powers], dtype=jnp.int32)
-    return Problem(Partial(_monomial, exponents), jnp.zeros(len(powers)), jnp.zeros((examples, 0)))
+    return Problem(Partial(_monomial, exponents), jnp.zeros(len(powers)), jnp.zeros((length, 0)))
 
 
 def _monomial(exponents: Array, w: Array, batch: Array) -> Array:

@@ -66,8 +66,8 @@ def simple_singularity(name: str) -> Potential:
 
 
 def _exponents(name: str) -> tuple[Point, ...]:
-    family, digits = name[:1], name[1:]
-    index = int(digits) if digits.isdecimal() else 0
+    family, digits = (name[:1], name[1:]) if isinstance(name, str) else ("", "")
+    index = int(digits) if digits.isdecimal() and digits[0] != "0" else 0
     if family == "A" and index >= 1:
         return ((index + 1,),)
     if family == "D" and index >= 4:
@@ -113,9 +113,24 @@ def quasi_weights(exponents: Sequence[Sequence[int]]) -> tuple[Fraction, ...]:
 def potential_at(potential: Potential, point: Sequence[Any]) -> Any:
     """``W(x)``, in the arithmetic of the point.
 
+    Args:
+      potential: As made by ``simple_singularity``.
+      point: ``x``, one number per variable.
+
+    Returns:
+      ``W(x)``, a number without units.
+
+    Raises:
+      ValueError: A point with another number of coordinates.
+
+    When not to believe it: it is as exact as the arithmetic of the point.
+
+    Source: Arnold, Gusein-Zade and Varchenko 1985, Singularities of Differentiable Maps I, Birkhäuser.
+
     >>> potential_at(simple_singularity("D4"), [2, 3])
     26
     """
+    _check_point(potential, point)
     return sum(prod(x**a for x, a in zip(point, exponent, strict=True)) for exponent in potential.exponents)
 
 
@@ -132,6 +147,9 @@ def matrix_factorisation(potential: Potential, point: Sequence[Any]) -> np.ndarr
     Returns:
       ``d``, shape ``(2^n, 2^n)``, of Python numbers; bit ``j`` of an index says whether ``θ_j`` is in the monomial.
 
+    Raises:
+      ValueError: A point with another number of coordinates.
+
     When not to believe it: it is exact in fractions; in floats ``d²`` is ``W`` to rounding.
 
     Source: Eisenbud 1980, Homological algebra on a complete intersection, Transactions of the AMS 260, 35-64.
@@ -140,6 +158,7 @@ def matrix_factorisation(potential: Potential, point: Sequence[Any]) -> np.ndarr
     >>> bool((d @ d == potential_at(simple_singularity("E7"), [Fraction(1, 2), Fraction(3)]) * np.eye(4)).all())
     True
     """
+    _check_point(potential, point)
     size = len(potential.weights)
     d = np.zeros((2**size, 2**size), dtype=object)
     for j, (x, q) in enumerate(zip(point, potential.weights, strict=True)):
@@ -165,3 +184,9 @@ def matrix_factorisation(potential: Potential, point: Sequence[Any]) -> np.ndarr
 def _without(exponent: Point, j: int, point: Sequence[Any]) -> Any:
     """The monomial with one power of the coordinate taken out."""
     return prod(x ** (a - (i == j)) for i, (x, a) in enumerate(zip(point, exponent, strict=True)))
+
+
+def _check_point(potential: Potential, point: Sequence[Any]) -> None:
+    size = len(potential.weights)
+    if np.shape(point) != (size,):
+        raise ValueError(f"point must have {size} coordinates, got {point!r}: {potential.name} has {size} variables")

@@ -1,6 +1,7 @@
 """The toy model of superposition, six features in two dimensions: its loss in closed form, its phases, their λ."""
 
 from fractions import Fraction
+from numbers import Real
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ _KINKED = _MODEL + (
 #: Bias of a feature whose output is silent; any negative number will do.
 _SILENT = -0.3
 #: Bias of a feature that is not represented but whose output is kept at its mean, ``E[x_i] = 1/12``.
-_MEAN = 1.0 / (2 * FEATURES)
+MEAN = 1.0 / (2 * FEATURES)
 
 
 class _Polygon(NamedTuple):
@@ -39,7 +40,7 @@ class _Polygon(NamedTuple):
     bias: float
 
 
-_PHASES = {
+PHASES = {
     "4--": _Polygon(4, 0, 1.0, 0.0),
     "4+-": _Polygon(4, 1, 1.0, 0.0),
     "4++": _Polygon(4, 2, 1.0, 0.0),
@@ -47,6 +48,8 @@ _PHASES = {
     "5+": _Polygon(5, 1, 1.1704596390978290, -0.2822972831267716),
     "6": _Polygon(6, 0, 1.3205263307799670, -0.6181351318682152),
 }
+#: Stages that training passes through: saddles of the loss, which have no learning coefficient as its minima.
+SADDLES = {"0++++++": _Polygon(0, 6, 0.0, 0.0), "2++++": _Polygon(2, 4, 1.0, 0.0)}
 
 
 class SuperpositionTruth(NamedTuple):
@@ -110,9 +113,9 @@ def superposition(phase: str) -> SuperpositionTruth:
 
 
 def _polygon(phase: str) -> _Polygon:
-    if phase not in _PHASES:
-        raise ValueError(f"phase must be one of {', '.join(_PHASES)}, got {phase!r}: choose one")
-    return _PHASES[phase]
+    if not isinstance(phase, str) or phase not in PHASES:
+        raise ValueError(f"phase must be one of {', '.join(PHASES)}, got {phase!r}: choose one")
+    return PHASES[phase]
 
 
 def _reference_loss(polygon: _Polygon) -> float:
@@ -123,8 +126,8 @@ def _reference_loss(polygon: _Polygon) -> float:
     total = polygon.corners * sum(seen)
     # Seen from a feature at zero the corners show relu(b) = 0, the other features their own constant.
     rest = FEATURES - polygon.corners
-    own = polygon.means * (1 / 3 - _MEAN + _MEAN**2) + (rest - polygon.means) / 3
-    return float((total + own + (FEATURES - 1) * polygon.means * _MEAN**2) / FEATURES)
+    own = polygon.means * (1 / 3 - MEAN + MEAN**2) + (rest - polygon.means) / 3
+    return float((total + own + (FEATURES - 1) * polygon.means * MEAN**2) / FEATURES)
 
 
 def _square_error(target: float, slope: float, bias: float) -> float:
@@ -149,11 +152,12 @@ def superposition_problem(phase: str, *, angle: float = 0.0, examples: int = 10_
       A problem in nats with a loss of shape ``()``, parameters ``{"W": (2, 6), "b": (6,)}``, data zeros ``(n, 0)``.
 
     Raises:
-      ValueError: As ``superposition``, or fewer than one example.
+      ValueError: As ``superposition``, fewer than one example, or an angle that is not finite.
 
     When not to believe it:
-      Population loss: with sampled data the phase is near, not at, the minimum. Silent biases are -0.3: a posterior
-      wider than that reaches the edge of the phase.
+      Population loss: with sampled data the phase is near, not at, the minimum. Its phases are close to one another:
+      chains at the default ``nβ`` leave for others, and ``llc`` says so. ``nbeta=1e6`` keeps them: silent biases are
+      -0.3 and held by γ alone, ``1/√γ`` has to stay far below that.
 
     Source:
       Chen, Lau, Mendel, Wei and Murfet 2023, arXiv 2310.06301.
@@ -162,15 +166,26 @@ def superposition_problem(phase: str, *, angle: float = 0.0, examples: int = 10_
     >>> round(float(problem.loss_fn(problem.params, problem.data)), 5)
     0.04819
     """
-    polygon = _polygon(phase)
+    _polygon(phase)
     (length,) = check_units(examples=examples)
-    angles = angle + 2 * np.pi * np.arange(polygon.corners) / polygon.corners
+    if not (isinstance(angle, Real) and np.isfinite(float(angle))):
+        raise ValueError(f"angle must be a finite number, got {angle!r}: it is in radians")
+    return Problem(Partial(superposition_loss), phase_params(phase, float(angle)), jnp.zeros((length, 0)))
+
+
+def phase_params(phase: str, angle: float = 0.0) -> PyTree:
+    """The parameters at a phase, or at a stage that is a saddle: corners first, then the features at their mean.
+
+    >>> phase_params("2++++")["W"].round(3).tolist()[0]
+    [1.0, -1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    polygon = SADDLES.get(phase) or _polygon(phase)
+    angles = angle + 2 * np.pi * np.arange(polygon.corners) / max(polygon.corners, 1)
     weights, biases = np.zeros((2, FEATURES)), np.full(FEATURES, _SILENT)
     weights[:, : polygon.corners] = polygon.length * np.array([np.cos(angles), np.sin(angles)])
     biases[: polygon.corners] = polygon.bias
-    biases[polygon.corners : polygon.corners + polygon.means] = _MEAN
-    params = {"W": jnp.asarray(weights), "b": jnp.asarray(biases)}
-    return Problem(Partial(superposition_loss), params, jnp.zeros((length, 0)))
+    biases[polygon.corners : polygon.corners + polygon.means] = MEAN
+    return {"W": jnp.asarray(weights), "b": jnp.asarray(biases)}
 
 
 def superposition_loss(params: PyTree, batch: Array) -> Array:

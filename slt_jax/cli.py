@@ -28,6 +28,7 @@ PROBES = {
     "llc": ("nbeta", "gamma", "chains", "draws", "burnin", "batch_size"),
     "flow": ("nbeta", "gamma"),
     "dos": ("gamma",),
+    "hessian": ("nbeta", "gamma"),
 }
 
 #: What code of a user may raise, told in one line; anything else is shown with its traceback.
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("study", nargs="?", default="semantics", metavar="STUDY", help=f"one of {', '.join(studies())}")
     demo.add_argument("--out", type=Path, help="output folder (default: slt-out-STUDY)")
     demo.add_argument("--seed", type=_seed, default=0, help="the only source of randomness (default: 0)")
-    demo.add_argument("--probes", help="more of them, on the whole network: flow,dos (comma-separated)")
+    demo.add_argument("--probes", help="more probes, on the whole loss of the whole network only: as for scan")
     demo.set_defaults(run=_demo)
     _add_scan(commands)
     report = commands.add_parser("report", help="write report.html again from what is in a folder")

@@ -1,6 +1,7 @@
 """Probes of many temperatures: what they read where the answer is known, how it is stored, what they refuse."""
 
 import json
+import sys
 from functools import partial
 
 import jax
@@ -11,15 +12,16 @@ from laws import deviation
 
 import slt_jax as slt
 from slt_jax import storage
+from slt_jax.cli import main
 from slt_jax.problem import Problem
-from slt_jax.spectroscopy import Checkpoint, Subject, dos_probe, flow_probe, scan
+from slt_jax.spectroscopy import Checkpoint, Subject, dos_probe, flow_probe, hessian_probe, scan
 
 DATA = jnp.zeros((1000, 1))
 CENTER = {"a": jnp.float32(0.0), "b": jnp.float32(0.0)}
 NBETA, GAMMA = 1e4, 1.0
 CURVATURES = (1.0, 0.01)
 FLOW = flow_probe(nbeta=NBETA, gamma=GAMMA, rungs=6)
-DOS = dos_probe(gamma=GAMMA, depth=1e-4)
+DOS = dos_probe(gamma=GAMMA)
 
 
 def quadratic(params, batch):
@@ -95,7 +97,20 @@ def test_dos_reads_the_exponent_and_the_multiplicity_of_a_crossing(dos_reading):
     assert reached.sum() > 10
     # nothing is left to shrink where all of the prior is below ε
     assert abs(dos_reading["conductance"][-1]) < 0.05
-    assert float(dos_reading["depth"]) <= 1.001e-4
+    assert float(dos_reading["depth"]) <= 1.001e-6
+
+
+def test_hessian_reads_the_regular_part_and_nothing_of_a_crossing():
+    probe = hessian_probe(nbeta=NBETA, gamma=GAMMA)
+    found = read(probe, quadratic)
+    assert float(found["value"]) == pytest.approx(exact_flow([NBETA])[0], rel=1e-4)
+    assert bool(found["healthy"]), str(found["explanation"])
+    assert {name for name, numbers in found.items() if np.ndim(numbers)} == set(probe.dims)
+    np.testing.assert_allclose(np.sort(found["nodes"].ravel()), sorted(CURVATURES), rtol=1e-5)
+    assert float(read(probe, crossing)["value"]) == 0.0
+    saddle = read(probe, lambda params, batch: quadratic(params, batch) - params["b"] ** 2)
+    assert not bool(saddle["healthy"])
+    assert float(saddle["negative"]) == 1.0
 
 
 def test_a_flow_out_of_its_basin_is_unhealthy_and_says_so():
@@ -111,8 +126,11 @@ def test_a_flow_out_of_its_basin_is_unhealthy_and_says_so():
     assert str(found["explanation"]).startswith("UNHEALTHY: ")
 
 
-def test_a_dos_that_did_not_reach_its_depth_or_starts_off_its_minimum_is_unhealthy():
-    found = read(DOS, quadratic, params={"a": jnp.float32(1.0), "b": jnp.float32(0.0)})
+def test_a_dos_that_starts_off_its_minimum_is_unhealthy_or_refused():
+    """Just above it draws below the centre are counted; far above there is no depth to reach."""
+    with pytest.raises(ValueError, match="The centre may be no minimum"):
+        read(DOS, quadratic, params={"a": jnp.float32(1.0), "b": jnp.float32(0.0)})
+    found = read(DOS, quadratic, params={"a": jnp.float32(1e-3), "b": jnp.float32(0.0)})
     assert not bool(found["healthy"])
     assert str(found["explanation"]).startswith("UNHEALTHY: ")
 
@@ -127,6 +145,8 @@ REFUSED = {
     "no depth": (dos_probe(depth=0.0), "depth: got 0"),
     "no γ": (dos_probe(gamma=0.0), "gamma: got 0"),
     "no leapfrogs": (dos_probe(leapfrogs=0), "leapfrogs: got 0"),
+    "no curvature probes": (hessian_probe(probes=1), "probes: got 1"),
+    "no Lanczos steps": (hessian_probe(steps=0), "steps: got 0"),
     "no budget": (dos_probe(budget=-1), "budget: got -1"),
 }
 
@@ -195,3 +215,48 @@ def test_spectra_of_different_lengths_share_one_array_that_ends_in_nan(dos_readi
     ends = np.isnan(node["log_epsilon"].values[:, 0, 0]).sum(axis=1)
     assert ends.tolist() == [7, size, 0]
     np.testing.assert_array_equal(node["conductance"].sel(step=3).values[0, 0, : size - 7], shorter["conductance"])
+
+
+# --- at the command line
+
+MODULE = """
+import jax.numpy as jnp
+import slt_jax as slt
+
+def loss_fn(params, batch):
+    return 0.5 * (params["a"] ** 2 + 0.01 * params["b"] ** 2) + 0 * batch[:, 0]
+
+def problem():
+    return slt.Problem(loss_fn, {"a": jnp.float32(0.0), "b": jnp.float32(0.0)}, jnp.zeros((1000, 1)))
+"""
+
+
+@pytest.fixture
+def at_work(tmp_path, monkeypatch):
+    (tmp_path / "bowl.py").write_text(MODULE)
+    storage.save_checkpoints(tmp_path / "checkpoints", {1: CENTER, 5: CENTER})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    return tmp_path
+
+
+def test_a_scan_takes_several_probes_and_goes_on_without_measuring_again(at_work, capsys):
+    command = ["scan", "checkpoints", "--problem", "bowl:problem", "--out", "out", "--nbeta", "1e4", "--gamma", "1"]
+    assert main([*command, "--probes", "flow,hessian"]) == 0, capsys.readouterr().out
+    assert "4 readings, 0 unhealthy, 0 missing." in capsys.readouterr().out
+    tree = storage.read_readings(at_work / "out")
+    assert sorted(tree.children) == ["flow", "hessian"]
+    assert dict(tree["/flow"].sizes) == {"step": 2, "restriction": 1, "subloss": 1, "rung": 9}
+    finished = {path: path.stat().st_mtime_ns for path in (at_work / "out" / "cells").iterdir()}
+    assert main([*command, "--probes", "flow,hessian"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (at_work / "out" / "cells").iterdir()} == finished
+    page = (at_work / "out" / "report.html").read_text()
+    assert "Flow of the learning coefficient" in page
+    assert main([*command, "--probes", "flow"]) == 2
+
+
+@pytest.mark.parametrize("command", [["demo"], ["scan", "checkpoints", "--problem", "bowl:problem"]])
+def test_an_unknown_probe_is_refused_with_those_there_are(at_work, capsys, command):
+    assert main([*command, "--out", "out", "--probes", "flow,magic"]) == 2
+    assert "--probes: got 'magic'; choose among llc, flow, dos, hessian." in capsys.readouterr().err
+    assert not (at_work / "out").exists()

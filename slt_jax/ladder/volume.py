@@ -112,7 +112,8 @@ def log_volume(nbetas: np.ndarray, excess: np.ndarray, depth: float, points: int
 def _jackknife(without: np.ndarray) -> np.ndarray:
     """Standard error from what is found when each chain in turn, the leading axis, is left out."""
     chains = len(without)
-    return np.sqrt((chains - 1) / chains * np.sum((without - without.mean(axis=0)) ** 2, axis=0))
+    with np.errstate(invalid="ignore"):  # log of a volume that no chain reached: its error is NaN
+        return np.sqrt((chains - 1) / chains * np.sum((without - without.mean(axis=0)) ** 2, axis=0))
 
 
 def _binned(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -43,6 +43,7 @@ CHAPTERS = {
     COEFFICIENT: Chapter("Local learning coefficient", "λ̂"),
     "flow": Chapter("Flow of the learning coefficient", "λ_eff at the coldest nβ", temperatures.flows),
     "dos": Chapter("Density of states", "exponent λ", temperatures.spectrograms),
+    "hessian": Chapter("Curvature", "λ of the quadratic approximation"),
 }
 
 #: More series than this are also shown as a map.

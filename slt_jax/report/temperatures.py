@@ -45,7 +45,8 @@ def spectrograms(content: Content, probe: str) -> Html | None:
         caption = (
             f"The spectrogram of {what}: how fast the volume of parameters whose loss is within ε of the centre's "
             "shrinks with ε, at every checkpoint. The conductance tends to λ at the bottom, where ε is small; a change "
-            "of colour on the way is a scale at which other directions begin to matter. Grey: not reached, or above all that was met."
+            "of colour on the way is a scale at which other directions begin to matter. Grey: not reached, or above "
+            "all that was met."
         )
         pieces.append(figure(plots.spectrogram([_spectrum(row) for row in rows], what), alternative, caption))
     return joined(*pieces, _left_out(parts)) if pieces else None

@@ -4,6 +4,7 @@ from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.construct import Construction, construct
+from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
@@ -35,6 +36,7 @@ __all__ = [
     "dos_probe",
     "fingerprint",
     "flow_probe",
+    "hessian_probe",
     "llc_probe",
     "recorder_of",
     "scan",

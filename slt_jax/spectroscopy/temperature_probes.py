@@ -1,5 +1,7 @@
 """Probes that look at many temperatures: the flow of the learning coefficient, and the density of states."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -37,13 +39,13 @@ def flow_probe(
     gamma: float | None = None,
     rungs: int = 9,
     chains: int = 8,
-    draws: int = 150,
+    draws: int = 300,
     leapfrogs: int = 12,
 ) -> Probe:
     """λ_eff over a ladder of temperatures, as a probe: from the ``nβ`` of ``llc`` upwards by factors of two.
 
     The reading's own value is λ_eff on the coldest rung, where it answers the question of ``llc``. Less is drawn than
-    by ``flow`` itself: one of many readings takes about ten times the gradients of one of ``llc``.
+    by ``flow`` itself: one of many readings takes about twenty times the gradients of one of ``llc``.
 
     Args:
       nbeta: The coldest ``nβ``; default ``n / log n``.
@@ -145,9 +147,9 @@ def dos_probe(
     *,
     gamma: float | None = None,
     depth: float = 1e-6,
-    chains: int = 8,
-    draws: int = 150,
-    leapfrogs: int = 6,
+    chains: int | None = None,
+    draws: int = 300,
+    leapfrogs: int | None = None,
     budget: int = 1_000_000,
     relative_error: float = 0.02,
 ) -> Probe:
@@ -173,9 +175,9 @@ def check_dos(
     *,
     gamma: float | None,
     depth: float,
-    chains: int,
+    chains: int | None,
     draws: int,
-    leapfrogs: int,
+    leapfrogs: int | None,
     budget: int,
     relative_error: float,
 ) -> None:
@@ -200,9 +202,9 @@ def measure_dos(
     *,
     gamma: float | None,
     depth: float,
-    chains: int,
+    chains: int | None,
     draws: int,
-    leapfrogs: int,
+    leapfrogs: int | None,
     budget: int,
     relative_error: float,
 ) -> Reading:
@@ -213,19 +215,23 @@ def measure_dos(
       it is unresolved), ``contact_ratio``, ``contact_ratio_error``, ``depth`` (the smallest ε reached, nats), each of
       shape ``()``; ``log_epsilon``, ``log_volume``, ``conductance`` and their ``_error``, shape ``(point,)``;
       ``multiplicity_weights`` of ``m = 1, 2, 3, 4``, shape ``(m,)``.
+
+    Raises:
+      ValueError: no exponent could be fitted: there were too few temperatures between the prior and ``depth``.
     """
-    found = density_of_states(
-        key,
-        *problem,
-        depth=depth,
-        gamma=gamma,
-        restriction=restriction,
-        chains=chains,
-        draws=draws,
-        leapfrogs=leapfrogs,
-        budget=budget,
-        relative_error=relative_error,
-    )
+    schedule: dict[str, Any] = {"chains": chains, "draws": draws, "leapfrogs": leapfrogs, "budget": budget}
+    try:
+        found = density_of_states(
+            key,
+            *problem,
+            depth=depth,
+            gamma=gamma,
+            restriction=restriction,
+            relative_error=relative_error,
+            **schedule,
+        )
+    except ValueError as error:
+        raise ValueError(f"{error} The centre may be no minimum, or the prior not reach above depth.") from error
     healthy = found.ok and bool(np.isfinite(found.exponent.learning_coefficient))
     return {
         "value": np.asarray(found.exponent.learning_coefficient),

@@ -26,9 +26,10 @@ _LEFT_BEHIND, _LOOK_BACK = 2.0, 8
 
 
 def afforded(size: Size, ladder: Ladder, budget: int) -> tuple[Size, int]:
-    """The size with no more draws than the budget allows, and the gradients that each replica may take."""
+    """The size whose calls use the budget up, with no more draws than were asked for, and what a replica takes."""
     each = max(0, budget - ladder.evaluations) // (len(ladder.rungs.nbeta) * size.chains)
-    while size.each > each and size.sweeps > PARTS:
+    calls = max(1, -(-each // size.each))
+    while size.each * calls > each and size.sweeps > PARTS:
         size = size._replace(draws=(size.sweeps - PARTS) * BLOCKS)
     return size, each
 

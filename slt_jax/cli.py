@@ -6,7 +6,6 @@ import os
 import pkgutil
 import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,21 +29,6 @@ PROBES = {
     "dos": ("gamma",),
     "hessian": ("nbeta", "gamma"),
 }
-
-#: What code of a user may raise, told in one line; anything else is shown with its traceback.
-_USER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,9 +150,10 @@ def _demo(options: argparse.Namespace) -> int:
 def _scan(options: argparse.Namespace) -> int:
     from slt_jax.progress import shown
     from slt_jax.spectroscopy.subject import as_subject
+    from slt_jax.user_code import call_user
     from slt_jax.workflow import run_scan
 
-    subject = as_subject(_call_user(options.problem))
+    subject = as_subject(call_user(options.problem))
     probes = _probes(options.probes, vars(options))
     with shown() as reporter:
         outcome = run_scan(
@@ -263,39 +248,6 @@ def _finish(outcome) -> int:  # type: ignore[no-untyped-def]
         print(f"  {named[0]}{more}: {explanation}")
     print(f"Report: {outcome.report}")
     return outcome.exit_code
-
-
-def _load_function(path: str):  # type: ignore[no-untyped-def]
-    module_name, separator, name = path.partition(":")
-    if not separator:
-        raise ValueError(f"--problem: got {path!r}; expected PKG.MOD:FUNC, as in mine.run:problem.")
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"--problem: cannot import {module_name!r} ({error}); run where it can be found.") from error
-    except _USER_ERRORS as error:
-        raise ValueError(f"--problem: {module_name} cannot be loaded; {_told(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"--problem: {module_name} has no function {name!r}.")
-    return function
-
-
-def _call_user(path: str):  # type: ignore[no-untyped-def]
-    function = _load_function(path)
-    try:
-        return function()
-    except _USER_ERRORS as error:
-        raise ValueError(f"--problem: {path} failed; {_told(error)}") from error
-
-
-def _told(error: BaseException) -> str:
-    """What went wrong in the user's own code, and in which line of it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    message = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {message}{where}"
 
 
 def _seed(text: str) -> int:

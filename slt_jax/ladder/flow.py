@@ -8,6 +8,7 @@ import numpy as np
 
 from slt_jax import diagnostics, tree
 from slt_jax.estimators import BUDGET, Evidence, Health, check_budget, examine
+from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
 from slt_jax.ladder.averages import averages, controls_of
 from slt_jax.ladder.exchange import Record
 from slt_jax.ladder.groups import group_names, group_sizes
@@ -199,8 +200,9 @@ def read_flow(ladder: Ladder) -> Flow:
     found = averages(controls, record.contact)
     (value, error), (heat, heat_error) = found.value, found.heat
     free = dimension(ladder.posterior)
-    boiled = ~jnp.isfinite(value) | (heat - 3 * heat_error > _BOILING * value)
-    boiled |= value - 3 * error > BEYOND * 0.5 * free
+    boiled = (heat - 3 * heat_error > _BOILING * value) | (value - 3 * error > BEYOND * 0.5 * free)
+    # chains that disagree have not come to rest, which is another complaint, and no reason to doubt what is hotter
+    boiled = ~jnp.isfinite(value) | (boiled & (health.rhat < RHAT_LIMIT_BRACKETED))
     return Flow(
         nbetas=nbetas,
         value=value,

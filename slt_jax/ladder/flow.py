@@ -169,6 +169,38 @@ def flow(
     >>> bool((abs(measured.value - 1.0) < 4 * measured.std_error).all()), measured.groups
     (True, ('params[0]', 'params[1]'))
     """
+    return flow_and_ladder(
+        key,
+        loss_fn,
+        params,
+        data,
+        nbetas=nbetas,
+        gamma=gamma,
+        restriction=restriction,
+        chains=chains,
+        draws=draws,
+        leapfrogs=leapfrogs,
+        budget=budget,
+        relative_error=relative_error,
+    )[0]
+
+
+def flow_and_ladder(
+    key: Key,
+    loss_fn: LossFn,
+    params: PyTree,
+    data: PyTree,
+    *,
+    nbetas: Array | None,
+    gamma: Scalar | None,
+    restriction: Restriction | None,
+    chains: int | None,
+    draws: int | None,
+    leapfrogs: int | None,
+    budget: int | None,
+    relative_error: float = 0.01,
+) -> tuple[Flow, Ladder]:
+    """``flow``, and the ladder it was read from, whose rungs go from hot to cold."""
     check_key(key)
     check_size(chains=chains, draws=draws, leapfrogs=leapfrogs)
     check_budget(budget, relative_error)
@@ -187,7 +219,7 @@ def flow(
         back = jnp.argsort(order)
         measured = on_host(jax.tree.map(lambda leaf: leaf[back], measured._replace(groups=(), evaluations=())))
     origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
-    return measured._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations)
+    return measured._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations), ladder
 
 
 @jax.jit

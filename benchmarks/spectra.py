@@ -3,6 +3,7 @@
     python benchmarks/spectra.py                     # every singularity once, default settings, γ = 1
     python benchmarks/spectra.py --only "x2 y2" --seeds 5
     python benchmarks/spectra.py --coverage 100      # log V(ε) of x² y² against quadrature, over seeds
+    python benchmarks/spectra.py --units             # two tanh units that coincide, and half a unit apart: λ by scale
 
 Keeps its lines in ``benchmarks/results/spectra.jsonl``: λ with its error, the multiplicity or null where unresolved,
 the weights of m = 1, 2, 3, 4, gradients spent, seconds of CPU.
@@ -125,6 +126,46 @@ def coverage(seeds: int) -> dict[str, Any]:
     }
 
 
+def two_units(apart: float) -> slt.Problem:
+    """``f(x) = tanh(b_1 x) + tanh(b_2 x)`` taught to two units, the slopes so far apart; noise of variance 1."""
+    inputs = np.linspace(-6, 6, 61)
+    masses = jnp.asarray(np.exp(-0.5 * inputs**2) / np.exp(-0.5 * inputs**2).sum())
+    truth = np.tanh(inputs) + np.tanh((1 + apart) * inputs)
+
+    def loss_fn(params: Any, batch: Any) -> Any:
+        del batch
+        heights, slopes = params
+        values = jnp.sum(heights[:, None] * jnp.tanh(slopes[:, None] * jnp.asarray(inputs)[None, :]), axis=0)
+        return 0.5 * jnp.sum(masses * (values - truth) ** 2)
+
+    return slt.Problem(loss_fn, (np.ones(2), np.array([1.0, 1.0 + apart])), NO_DATA)
+
+
+def units() -> list[dict[str, Any]]:
+    """λ_eff of the two problems over five decades: 5/4 where the units cannot be told apart, 2 where they can."""
+    rows = []
+    nbetas = 10.0 ** np.arange(3, 8.5, 0.5)
+    for apart in (0.0, 0.5):
+        begun = time.process_time()
+        with jax.enable_x64(True):
+            found = slt.flow(jax.random.key(0), *two_units(apart), nbetas=nbetas, gamma=10.0)
+        rows.append(
+            {
+                "case": f"two tanh units {apart} apart",
+                "nbetas": nbetas.tolist(),
+                "value": np.round(found.value, 4).tolist(),
+                "std_error": np.round(found.std_error, 4).tolist(),
+                "velocity": np.round(found.velocity, 4).tolist(),
+                "swap_rate": np.round(found.swap_rate, 2).tolist(),
+                "healthy": np.asarray(found.ok).tolist(),
+                "course": slt.plateaus(found).explain(),
+                "evaluations": found.evaluations,
+                "cpu_s": time.process_time() - begun,
+            }
+        )
+    return rows
+
+
 def keep(row: dict[str, Any]) -> None:
     """Print a line and append it to the results."""
     line = json.dumps(row | {"jax": jax.__version__, "machine": platform.machine()})
@@ -139,7 +180,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=None, help="names of cases")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--coverage", type=int, default=0, help="seeds; nothing else is run then")
+    parser.add_argument("--units", action="store_true", help="flows of two tanh units; nothing else is run then")
     arguments = parser.parse_args()
+    if arguments.units:
+        for row in units():
+            keep(row)
+        return
     if arguments.coverage:
         keep(coverage(arguments.coverage))
         return

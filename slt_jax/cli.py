@@ -28,6 +28,7 @@ PROBES = {
     "flow": ("nbeta", "gamma"),
     "dos": ("gamma",),
     "hessian": ("nbeta", "gamma"),
+    "contact": ("nbeta", "gamma"),
 }
 
 

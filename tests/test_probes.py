@@ -14,7 +14,7 @@ import slt_jax as slt
 from slt_jax import storage
 from slt_jax.cli import main
 from slt_jax.problem import Problem
-from slt_jax.spectroscopy import Checkpoint, Subject, dos_probe, flow_probe, hessian_probe, scan
+from slt_jax.spectroscopy import Checkpoint, Subject, contact_probe, dos_probe, flow_probe, hessian_probe, scan
 
 DATA = jnp.zeros((1000, 1))
 CENTER = {"a": jnp.float32(0.0), "b": jnp.float32(0.0)}
@@ -99,6 +99,19 @@ def test_dos_reads_the_exponent_and_the_multiplicity_of_a_crossing(dos_reading):
     # nothing is left to shrink where all of the prior is below ε
     assert abs(dos_reading["conductance"][-1]) < 0.05
     assert float(dos_reading["depth"]) <= 1.001e-6
+
+
+def test_contact_names_the_groups_and_adds_up_to_the_coefficient():
+    # the temperatures and sizes of the flow above, so that nothing is compiled anew
+    probe = contact_probe(nbeta=NBETA, gamma=GAMMA, rungs=6)
+    found = read(probe, quadratic)
+    exact = exact_flow([NBETA])[0]
+    assert bool(found["healthy"]), str(found["explanation"])
+    assert abs(float(found["value"]) - exact) < 0.05 * exact
+    assert "groups: a, b." in str(found["explanation"])
+    assert {name for name, numbers in found.items() if np.ndim(numbers)} == set(probe.dims)
+    # γ has the softer one on the hottest rung, not on the coldest
+    assert found["contact"][0, 1] > found["contact"][-1, 1] + 3 * found["contact_error"][-1, 1]
 
 
 def test_hessian_reads_the_regular_part_and_nothing_of_a_crossing():
@@ -258,5 +271,5 @@ def test_a_scan_takes_several_probes_and_goes_on_without_measuring_again(at_work
 @pytest.mark.parametrize("command", [["demo"], ["scan", "checkpoints", "--problem", "bowl:problem"]])
 def test_an_unknown_probe_is_refused_with_those_there_are(at_work, capsys, command):
     assert main([*command, "--out", "out", "--probes", "flow,magic"]) == 2
-    assert "--probes: got 'magic'; choose among llc, flow, dos, hessian." in capsys.readouterr().err
+    assert "--probes: got 'magic'; choose among llc, flow, dos, hessian, contact." in capsys.readouterr().err
     assert not (at_work / "out").exists()

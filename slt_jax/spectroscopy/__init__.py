@@ -4,6 +4,7 @@ from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.construct import Construction, construct
+from slt_jax.spectroscopy.contact_probe import contact_probe
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.phases import Phases, detect_phases
@@ -31,6 +32,7 @@ __all__ = [
     "check_scan",
     "choose_checkpoints",
     "construct",
+    "contact_probe",
     "content",
     "detect_phases",
     "dos_probe",

@@ -108,7 +108,7 @@ def test_contact_names_the_groups_and_adds_up_to_the_coefficient():
     exact = exact_flow([NBETA])[0]
     assert bool(found["healthy"]), str(found["explanation"])
     assert abs(float(found["value"]) - exact) < 0.05 * exact
-    assert "groups: a, b." in str(found["explanation"])
+    assert "of a, b add up" in str(found["explanation"])
     assert {name for name, numbers in found.items() if np.ndim(numbers)} == set(probe.dims)
     # γ has the softer one on the hottest rung, not on the coldest
     assert found["contact"][0, 1] > found["contact"][-1, 1] + 3 * found["contact_error"][-1, 1]

@@ -11,8 +11,9 @@ from slt_jax import diagnostics
 from slt_jax.ladder.exchange import Record
 from slt_jax.types import Array
 
-#: Draws of a stretch over which the slow part of a series is looked at, and stretches needed for each control variate.
-_STRETCH, _ENOUGH = 50, 10
+#: Draws of a stretch over which the slow part of a series is looked at, the least number of stretches of a chain, and
+#: those that half of the chains need to have for each control variate.
+_STRETCH, _STRETCHES, _ENOUGH = 50, 24, 8
 #: Of a regression, relative to the mean square of its controls.
 _RIDGE = 1e-6
 
@@ -129,10 +130,11 @@ def _always(controls: Controls) -> Array:
 def calmed(series: Array, controls: Array) -> Array:
     """A series of the same mean that varies less: ``y - Σ c_i x_i`` with controls ``x_i`` of mean 0.
 
-    The coefficients are those of a regression on means over stretches, so that the slow part becomes smaller.
+    The coefficients are those of a regression on means over stretches, so that the slow part becomes smaller; each half
+    of the chains takes those of the other half, so that they are independent of what they are used on.
 
     Args:
-      series: Shape ``(rung, chain, draw)``.
+      series: Shape ``(rung, chain, draw)``, of two chains at least.
       controls: Shape ``(rung, chain, draw, control)``; where they are too many for the draws, their sum is one control.
 
     Returns:
@@ -148,24 +150,34 @@ def calmed(series: Array, controls: Array) -> Array:
     >>> round(float(calm.mean()), 3), bool(calm.std() < 1e-3)
     (3.0, True)
     """
-    stretch = max(1, min(_STRETCH, series.shape[2] // 8))
-    if controls.shape[-1] * _ENOUGH > series.shape[1] * (series.shape[2] // stretch):
+    stretch = max(1, min(_STRETCH, series.shape[2] // _STRETCHES))
+    if controls.shape[-1] * _ENOUGH > (series.shape[1] // 2) * (series.shape[2] // stretch):
         controls = jnp.sum(controls, axis=-1, keepdims=True)
     return jax.vmap(partial(_calmed, stretch))(series, controls)
 
 
 def _calmed(stretch: int, series: Array, controls: Array) -> Array:
+    size = jnp.sqrt(jnp.mean(controls**2, axis=(0, 1)))
+    controls = controls / jnp.where(size > 0, size, 1.0)[None, None, :]
+    half = series.shape[0] // 2
+    first, second = (
+        _coefficients(stretch, series[part], controls[part]) for part in (slice(0, half), slice(half, None))
+    )
+    # what is fitted to some chains is used for the others: fitted to themselves they would look calmer than they are
+    used = jnp.where((jnp.arange(series.shape[0]) < half)[:, None], second[None, :], first[None, :])
+    return series - jnp.einsum("cng,cg->cn", controls, used)
+
+
+def _coefficients(stretch: int, series: Array, controls: Array) -> Array:
     def slow(draws: Array) -> Array:
         kept = draws[:, draws.shape[1] % stretch :]
         means = jnp.mean(kept.reshape(kept.shape[0], -1, stretch, *kept.shape[2:]), axis=2)
         flat = means.reshape(-1, *means.shape[2:])
         return flat - jnp.mean(flat, axis=0, keepdims=True)
 
-    size = jnp.sqrt(jnp.mean(controls**2, axis=(0, 1)))
-    controls = controls / jnp.where(size > 0, size, 1.0)[None, None, :]
     known, target = slow(controls), slow(series)
     gram = known.T @ known
     # controls that say the same, or nothing, must not blow up
     ridge = _RIDGE * jnp.trace(gram) / gram.shape[0] + jnp.finfo(gram.dtype).tiny
     weights = jnp.linalg.solve(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype), known.T @ target)
-    return series - controls @ jnp.where(jnp.isfinite(weights), weights, 0.0)
+    return jnp.where(jnp.isfinite(weights), weights, 0.0)

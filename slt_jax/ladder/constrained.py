@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtri
 
 from slt_jax import tree
 from slt_jax.ladder.moves import NUMBERS, between_halves, proposed
@@ -12,13 +13,15 @@ from slt_jax.posterior import Batch, LocalPosterior, evaluate
 from slt_jax.types import Array, Key, PyTree, Scalar
 
 #: What one evaluation of all members is for. A step of a trajectory takes two: ahead, and where that was outside, back.
-_START, _AHEAD, _BACK, _STRETCH, _LOWER, _UPPER = range(6)
-#: A round: a trajectory of some steps, stretches, and a leap of either half.
-ROUND = (_START, _BACK, _AHEAD, _BACK, _AHEAD, _BACK, _AHEAD, _BACK, _STRETCH, _STRETCH, _LOWER, _UPPER)
-#: Logarithms of the angles by which a step turns: at most, at first at least, and at least whatever happens.
-_LONGEST, FIRST, _SHORTEST = 0.0, np.log(0.1), np.log(1e-14)
-#: Share of the steps of a trajectory that get anywhere to which the least angle is led, and how fast.
-_ARRIVED, _GAIN = 0.5, 2.0
+_START, _AHEAD, _BACK, _STRETCH, _SCALE, _LOWER, _UPPER = range(7)
+#: A round: a trajectory of some steps, stretches of two entries and of all, and a leap of either half.
+ROUND = (_START, _BACK, _AHEAD, _BACK, _AHEAD, _BACK, _SCALE, _STRETCH, _SCALE, _STRETCH, _LOWER, _UPPER)
+#: Logarithms of the least and the largest angle by which a step turns at first, and of what both stay between.
+FIRST, _BETWEEN = (np.log(0.1), 0.0), (np.log(1e-14), 0.0)
+#: Share of the steps in the lower and in the upper half of the angles that arrive, to which both are led, and how fast.
+_ARRIVED, _GAIN = (0.7, 0.3), 1.5
+#: Logarithms of the standard deviations between which that of a stretch of all entries is drawn, over their number.
+_SCALES = (np.log(0.2), np.log(5.0))
 
 
 class Members(NamedTuple):
@@ -27,12 +30,12 @@ class Members(NamedTuple):
     Attributes:
       position: ``z``.
       excess: ``K`` in nats, infinite where it is no number.
-      shortest: Logarithm of the least angle of a step, shape ``()``.
+      angles: Logarithms of the least and the largest angle of a step, shape ``(2,)``.
     """
 
     position: PyTree
     excess: Array
-    shortest: Array
+    angles: Array
 
 
 class _Walk(NamedTuple):
@@ -45,6 +48,7 @@ class _Walk(NamedTuple):
     beyond: PyTree
     mirrored: PyTree
     hit: Array
+    upper: Array
     arrived: Array
 
 
@@ -78,7 +82,9 @@ def wander(
     count = members.excess.shape[0]
     still = tree.zeros_like(members.position)
     nothing = jnp.zeros_like(members.excess)
-    walks = _Walk(members.position, members.excess, still, nothing, still, still, nothing > 1, nothing)
+    never = jnp.zeros(count, bool)
+    walks = _Walk(members.position, members.excess, still, nothing, still, still, never, never, jnp.zeros((count, 2, 2)))
+    least, largest = members.angles
 
     def turn(walks: _Walk, at: tuple[Key, Array]) -> tuple[_Walk, None]:
         number_key, normal_key = jax.random.split(at[0])
@@ -87,16 +93,25 @@ def wander(
         first, other, allowed = (array[-1] for array in between_halves(uniforms[:2]))
         a, b = (jax.tree.map(lambda leaf, who=who: leaf[who], walks.position) for who in (first, other))
         may = jnp.where(at[1] == _LOWER, ~allowed, jnp.where(at[1] == _UPPER, allowed, True))
-        angles = jnp.exp(members.shortest + uniforms[2] * (_LONGEST - members.shortest))
-        step = jax.vmap(_step, in_axes=(None, None, None, None, 0, 0, 0, 0, 0, 0, 0))
-        return step(at[1], posterior, batch, level, uniforms[3:].T, fresh, angles, a, b, may, walks), None
+        angles = jnp.exp(least + uniforms[2] * (largest - least))
+        start = at[1] == _START
+        walks = walks._replace(
+            angle=jnp.where(start, angles, walks.angle), upper=jnp.where(start, uniforms[2] > 0.5, walks.upper)
+        )
+        step = jax.vmap(_step, in_axes=(None, None, None, None, 0, 0, 0, 0, 0, 0))
+        return step(at[1], posterior, batch, level, uniforms[3:].T, fresh, a, b, may, walks), None
 
     keys = jax.random.split(key, schedule.shape[0])
     walks = jax.lax.scan(turn, walks, (keys, schedule))[0]
-    steps = jnp.maximum(jnp.sum(schedule == _BACK), 1)
-    shift = _GAIN * (jnp.mean(walks.arrived) / steps - _ARRIVED)
-    shortest = jnp.clip(members.shortest + shift, _SHORTEST, _LONGEST - 0.1)
-    return Members(walks.position, walks.excess, shortest.astype(members.shortest.dtype))
+    return Members(walks.position, walks.excess, _led(members.angles, jnp.sum(walks.arrived, axis=0)))
+
+
+def _led(angles: Array, seen: Array) -> Array:
+    """The angles, changed for the ``(half, (arrived, tried))`` seen; the larger at least e times the least."""
+    share = seen[:, 0] / jnp.maximum(seen[:, 1], 1)
+    shift = jnp.where(seen[:, 1] > 0, _GAIN * (share - jnp.asarray(_ARRIVED)), 0.0)
+    least, largest = jnp.clip(angles + shift, *_BETWEEN)
+    return jnp.stack([jnp.minimum(least, _BETWEEN[1] - 1), jnp.maximum(largest, jnp.minimum(least, _BETWEEN[1] - 1) + 1)])
 
 
 def _step(
@@ -106,7 +121,6 @@ def _step(
     level: Scalar,
     u: Array,
     fresh: PyTree,
-    angle: Array,
     a: PyTree,
     b: PyTree,
     may: Array,
@@ -115,11 +129,15 @@ def _step(
     """One evaluation of one member: of whichever kind, so that the loss is compiled once."""
     starts, back, travels = kind == _START, kind == _BACK, kind <= _BACK
     scaled = tree.scale(1 / jnp.sqrt(posterior.gamma), fresh)
-    walk = walk._replace(angle=jnp.where(starts, angle, walk.angle), velocity=_where(starts, scaled, walk.velocity))
+    walk = walk._replace(velocity=_where(starts, scaled, walk.velocity))
     turned, spun = _turned(
         walk.angle, _where(back, walk.beyond, walk.position), _where(back, walk.mirrored, walk.velocity)
     )
     jumped, log_volume = proposed(kind == _STRETCH, u, walk.position, a, b)
+    size = tree.size(walk.position)
+    grown = jnp.exp(_SCALES[0] + u[0] * (_SCALES[1] - _SCALES[0])) * ndtri(u[1]) / size
+    log_volume = jnp.where(kind == _SCALE, size * grown, log_volume)
+    jumped = _where(kind == _SCALE, tree.scale(jnp.exp(grown), walk.position), jumped)
     position = _where(travels, turned, jumped)
     evaluation = evaluate(posterior, position, batch)
     inside = evaluation.excess < level  # what is no number is outside
@@ -134,7 +152,8 @@ def _step(
         beyond=position,
         mirrored=_mirrored(spun, evaluation.gradient),
         hit=travels & ~back & ~inside,
-        arrived=walk.arrived + (travels & taken),
+        upper=walk.upper,
+        arrived=walk.arrived.at[walk.upper.astype(int)].add(jnp.stack([1.0 * (travels & taken), 1.0 * back])),
     )
 
 

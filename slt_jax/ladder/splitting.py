@@ -189,7 +189,7 @@ def _from_prior(keys: Key, posterior: LocalPosterior, data: PyTree, live: int) -
     whole = jnp.ones(len(keys))
     parents = jnp.broadcast_to(jnp.arange(live), values.shape)
     first = _Level(jnp.inf * whole, whole, values, parents, whole > 0)
-    return Members(position, values, FIRST * whole), first
+    return Members(position, values, jnp.tile(jnp.asarray(FIRST), (len(keys), 1))), first
 
 
 @jax.jit
@@ -206,8 +206,8 @@ def _lowered(
         kept = jnp.sum(members.excess < level)
         active = (level > target) & (kept > 0)
         parents = jnp.where(active, order[jnp.arange(count) % jnp.maximum(kept, 1)], jnp.arange(count))
-        copies = jax.tree.map(lambda leaf: leaf[parents], members._replace(shortest=()))
-        moved = wander(key, posterior, batch, copies._replace(shortest=members.shortest), level, schedule)
+        copies = jax.tree.map(lambda leaf: leaf[parents], members._replace(angles=()))
+        moved = wander(key, posterior, batch, copies._replace(angles=members.angles), level, schedule)
         moved = jax.tree.map(lambda new, old: jnp.where(active, new, old), moved, members)
         return moved, _Level(level, kept / count, moved.excess, parents, active)
 

@@ -83,7 +83,9 @@ def wander(
     still = tree.zeros_like(members.position)
     nothing = jnp.zeros_like(members.excess)
     never = jnp.zeros(count, bool)
-    walks = _Walk(members.position, members.excess, still, nothing, still, still, never, never, jnp.zeros((count, 2, 2)))
+    walks = _Walk(
+        members.position, members.excess, still, nothing, still, still, never, never, jnp.zeros((count, 2, 2))
+    )
     least, largest = members.angles
 
     def turn(walks: _Walk, at: tuple[Key, Array]) -> tuple[_Walk, None]:
@@ -111,7 +113,9 @@ def _led(angles: Array, seen: Array) -> Array:
     share = seen[:, 0] / jnp.maximum(seen[:, 1], 1)
     shift = jnp.where(seen[:, 1] > 0, _GAIN * (share - jnp.asarray(_ARRIVED)), 0.0)
     least, largest = jnp.clip(angles + shift, *_BETWEEN)
-    return jnp.stack([jnp.minimum(least, _BETWEEN[1] - 1), jnp.maximum(largest, jnp.minimum(least, _BETWEEN[1] - 1) + 1)])
+    return jnp.stack(
+        [jnp.minimum(least, _BETWEEN[1] - 1), jnp.maximum(largest, jnp.minimum(least, _BETWEEN[1] - 1) + 1)]
+    )
 
 
 def _step(

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtri
 
 from slt_jax import tree
-from slt_jax.ladder.moves import NUMBERS, between_halves, proposed
+from slt_jax.ladder.moves import between_halves, numbers_for, proposed
 from slt_jax.posterior import Batch, LocalPosterior, evaluate
 from slt_jax.types import Array, Key, PyTree, Scalar
 
@@ -20,7 +19,7 @@ ROUND = (_START, _BACK, _AHEAD, _BACK, _AHEAD, _BACK, _SCALE, _STRETCH, _SCALE, 
 FIRST, _BETWEEN = (np.log(0.1), 0.0), (np.log(1e-14), 0.0)
 #: Share of the steps in the lower and in the upper half of the angles that arrive, to which both are led, and how fast.
 _ARRIVED, _GAIN = (0.7, 0.3), 1.5
-#: Logarithms of the standard deviations between which that of a stretch of all entries is drawn, over their number.
+#: Logarithms of the scales between which that of a stretch of all entries is drawn (logistic), over their number.
 _SCALES = (np.log(0.2), np.log(5.0))
 
 
@@ -89,19 +88,17 @@ def wander(
     least, largest = members.angles
 
     def turn(walks: _Walk, at: tuple[Key, Array]) -> tuple[_Walk, None]:
-        number_key, normal_key = jax.random.split(at[0])
-        uniforms = jax.random.uniform(number_key, (NUMBERS + 3, count), members.excess.dtype, minval=1e-16)
-        fresh = tree.exact_normal(normal_key, members.position)
-        first, other, allowed = (array[-1] for array in between_halves(uniforms[:2]))
+        numbers = numbers_for(at[0], posterior, count, 1)
+        first, other, allowed = (array[-1] for array in between_halves(numbers.pairs))
         a, b = (jax.tree.map(lambda leaf, who=who: leaf[who], walks.position) for who in (first, other))
         may = jnp.where(at[1] == _LOWER, ~allowed, jnp.where(at[1] == _UPPER, allowed, True))
-        angles = jnp.exp(least + uniforms[2] * (largest - least))
+        angles = jnp.exp(least + numbers.step * (largest - least))
         start = at[1] == _START
         walks = walks._replace(
-            angle=jnp.where(start, angles, walks.angle), upper=jnp.where(start, uniforms[2] > 0.5, walks.upper)
+            angle=jnp.where(start, angles, walks.angle), upper=jnp.where(start, numbers.step > 0.5, walks.upper)
         )
         step = jax.vmap(_step, in_axes=(None, None, None, None, 0, 0, 0, 0, 0, 0))
-        return step(at[1], posterior, batch, level, uniforms[3:].T, fresh, a, b, may, walks), None
+        return step(at[1], posterior, batch, level, numbers.moves[0], numbers.momentum, a, b, may, walks), None
 
     keys = jax.random.split(key, schedule.shape[0])
     walks = jax.lax.scan(turn, walks, (keys, schedule))[0]
@@ -139,7 +136,7 @@ def _step(
     )
     jumped, log_volume = proposed(kind == _STRETCH, u, walk.position, a, b)
     size = tree.size(walk.position)
-    grown = jnp.exp(_SCALES[0] + u[0] * (_SCALES[1] - _SCALES[0])) * ndtri(u[1]) / size
+    grown = jnp.exp(_SCALES[0] + u[0] * (_SCALES[1] - _SCALES[0])) * (jnp.log(u[1]) - jnp.log1p(-u[1])) / size
     log_volume = jnp.where(kind == _SCALE, size * grown, log_volume)
     jumped = _where(kind == _SCALE, tree.scale(jnp.exp(grown), walk.position), jumped)
     position = _where(travels, turned, jumped)

@@ -21,16 +21,14 @@ def square(w, _):
     return jnp.sum(w**2)
 
 
-def crossing(w, _):
-    return w[0] ** 2 * w[1] ** 2
+def family(w, example):
+    """One program for three losses: lines that cross, turned by ``example[0]``, and ``x² + y⁴``."""
+    turn, unequal = example[..., 0], example[..., 1]
+    lines = (w[0] + turn * w[1]) ** 2 * (w[1] - turn * w[0]) ** 2
+    return jnp.where(unequal > 0, w[0] ** 2 + w[1] ** 4, lines)
 
 
-def turned_crossing(w, _):
-    return (w[0] + 0.5 * w[1]) ** 2 * (w[1] - 0.5 * w[0]) ** 2
-
-
-def cusp(w, _):
-    return w[0] ** 2 + w[1] ** 4
+CROSSING, TURNED, CUSP = (jnp.array([case]) for case in ([0.0, 0.0], [0.5, 0.0], [0.0, 1.0]))
 
 
 def of_interval(epsilon):
@@ -56,15 +54,19 @@ def of_ball(epsilon):
     return np.log(gammainc(2.5, epsilon / 2))
 
 
-def fell(loss_fn, dimension=2, seed=0, **settings):
-    return splitting(
-        jax.random.key(seed), loss_fn, jnp.zeros(dimension), NOTHING, **{"gamma": 1.0, "live": 128, **settings}
-    )
+def fell(data, seed=0, **settings):
+    return splitting(jax.random.key(seed), family, jnp.zeros(2), data, gamma=1.0, **settings)
+
+
+def fell_to_the_bottom(dimension, seed=0, center=0.0, **settings):
+    """On ``|z|²``."""
+    center = jnp.full(dimension, center)
+    return splitting(jax.random.key(seed), square, center, NOTHING, gamma=1.0, live=128, **settings)
 
 
 @pytest.fixture(scope="module")
 def crossed():
-    return fell(crossing, live=512)
+    return fell(CROSSING)
 
 
 def agrees(found, exact):
@@ -76,7 +78,7 @@ def agrees(found, exact):
 
 
 def test_an_interval():
-    found = fell(square, 1)
+    found = fell_to_the_bottom(1)
     agrees(found, of_interval)
     assert abs(found.conductance[0] - 0.5) < 4 * found.conductance_error[0]
     assert found.log_epsilon[0] == pytest.approx(np.log(1e-12))
@@ -104,21 +106,21 @@ def test_a_wrong_law_is_told_apart(crossed):
 
 
 def test_lines_that_cross_along_no_axis():
-    agrees(fell(turned_crossing), of_turned_crossing)
+    agrees(fell(TURNED), of_turned_crossing)
 
 
 def test_unequal_orders():
-    found = fell(cusp)
+    found = fell(CUSP)
     agrees(found, of_cusp)
     assert abs(found.conductance[0] - 0.75) < 4 * found.conductance_error[0]
 
 
 def test_a_ball_in_five_dimensions():
-    agrees(fell(square, 5, depth=1e-4), of_ball)
+    agrees(fell_to_the_bottom(5, depth=1e-4), of_ball)
 
 
 def test_a_ladder_of_temperatures_finds_the_same(crossed, key):
-    ladder = density_of_states(key, crossing, jnp.zeros(2), NOTHING, gamma=1.0, depth=1e-6, draws=96)
+    ladder = density_of_states(key, family, jnp.zeros(2), CROSSING, gamma=1.0, depth=1e-6, draws=96, budget=2_000_000)
     at = crossed.log_epsilon[::4][(crossed.log_epsilon[::4] > np.log(2e-6)) & (crossed.log_epsilon[::4] < -1)]
 
     def on(found, values):
@@ -131,15 +133,15 @@ def test_a_ladder_of_temperatures_finds_the_same(crossed, key):
 
 def test_intervals_hold_what_they_say():
     held = []
-    for seed in range(40):
-        found = fell(square, 1, seed, depth=1e-2)
+    for seed in range(30):
+        found = fell_to_the_bottom(1, seed, depth=1e-2)
         low, high = found.interval
         held.append((low[0] <= of_interval(1e-2)) & (of_interval(1e-2) <= high[0]))
     assert 0.85 <= np.mean(held) <= 1.0
 
 
 def test_without_moves_it_is_wrong_and_says_so():
-    found = fell(crossing, depth=1e-6, moves=0)
+    found = fell(CROSSING, depth=1e-6, moves=0)
     assert not found.ok
     assert found.collapsed.any() or not found.reached
     assert "UNHEALTHY" in found.explain()
@@ -147,7 +149,7 @@ def test_without_moves_it_is_wrong_and_says_so():
 
 
 def test_levels_that_do_not_suffice_are_reported():
-    found = fell(crossing, live=512, levels=4)
+    found = fell(CROSSING, levels=4)
     assert not found.reached
     assert "raise levels" in found.explain()
     assert found.depth > 1e-12
@@ -155,7 +157,7 @@ def test_levels_that_do_not_suffice_are_reported():
 
 
 def test_members_below_the_centre_are_reported():
-    found = splitting(jax.random.key(0), square, jnp.ones(1), NOTHING, gamma=1.0, depth=1e-3, live=128)
+    found = fell_to_the_bottom(1, center=1.0, depth=1e-3)
     assert not found.ok
     assert "no minimum" in found.explain()
 
@@ -163,12 +165,12 @@ def test_members_below_the_centre_are_reported():
 def test_moves_leave_the_law_below_a_level_as_it_is(key):
     """Exact draws of the prior below a level, found by rejection, are such draws after the moves."""
     with jax.enable_x64(True):
-        posterior = localise(turned_crossing, jnp.zeros(2), NOTHING, gamma=2.0, nbeta=1.0)
+        posterior = localise(family, jnp.zeros(2), TURNED, gamma=2.0, nbeta=1.0)
         drawn = jax.random.normal(key, (40000, 2)) / np.sqrt(2.0)
-        excess = jax.vmap(lambda w: turned_crossing(w, None))(drawn)
+        excess = jax.vmap(lambda w: family(w, TURNED)[0])(drawn)
         inside = np.flatnonzero(np.asarray(excess) < 0.02)[:4096]
         before = Members(drawn[inside], excess[inside], jnp.asarray(FIRST))
-        batch = full_batch(posterior, NOTHING)
+        batch = full_batch(posterior, TURNED)
         after = jax.jit(wander)(jax.random.key(1), posterior, batch, before, 0.02, jnp.asarray(ROUND * 8))
     for seen in (lambda w: w[:, 0] ** 2, lambda w: w[:, 1] ** 2, lambda w: np.log(np.abs(w).min(axis=1)), product):
         old, new = (seen(np.asarray(members.position)) for members in (before, after))

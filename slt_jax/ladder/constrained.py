@@ -60,9 +60,10 @@ def wander(
     of both normal laws as it is. Where that is outside, the velocity there is mirrored on ``∇K`` and turns once more;
     where that is outside too, the member stays and its velocity is reversed. Turning, mirroring, turning and reversing
     is its own inverse and changes neither volume nor density: there is no further test. Angles are drawn over all
-    scales between the least and 1, so that narrow and wide places are both crossed.
+    scales between two that follow what arrives, so that narrow and wide places are both crossed.
 
-    *Stretch and leap*: those of a ladder, tested by the density of the prior and by the level.
+    *Stretch and leap*: those of a ladder, tested by the density of the prior and by the level; and a stretch of all
+    entries alike, without which ``K`` would be handed down in many dimensions.
 
     Args:
       key: A typed key.
@@ -73,7 +74,9 @@ def wander(
       schedule: What each evaluation is for, shape ``(evaluation,)``: ``ROUND``, as often as wanted.
 
     Returns:
-      The members, with the least angle led to where half of the steps arrive.
+      The members, with the least angle led to where most steps arrive, and the largest to where some do.
+
+    Not to be believed as quite exact over many calls: angles follow what the members did, an effect of ``1 / live``.
 
     Source: Betancourt 2011, arXiv:1005.0157 (reflections under a hard constraint); Neal 2011, arXiv:1206.1901, section
     5.5.1.5 (exact motion under a normal law); Ter Braak 2006, doi:10.1007/s11222-006-8769-1 (leaps).

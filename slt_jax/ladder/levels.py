@@ -111,8 +111,8 @@ def _lowered(
         kept = jnp.sum(members.excess < level)
         active = (level > target) & (kept > 0)
         parents = jnp.where(active, order[jnp.arange(count) % jnp.maximum(kept, 1)], jnp.arange(count))
-        copies = jax.tree.map(lambda leaf: leaf[parents], members._replace(angles=()))
-        moved = wander(key, posterior, batch, copies._replace(angles=members.angles), level, schedule)
+        position, values = jax.tree.map(lambda leaf: leaf[parents], (members.position, members.excess))
+        moved = wander(key, posterior, batch, Members(position, values, members.angles), level, schedule)
         moved = jax.tree.map(lambda new, old: jnp.where(active, new, old), moved, members)
         return moved, Level(level, kept / count, moved.excess, parents, active)
 

@@ -244,8 +244,8 @@ def _ancestors(seen: list[Level]) -> np.ndarray:
     live = seen[0].excess.shape[1]
     by_chance = [generator.permutation(live)[np.arange(live) % (live // 2)] for _ in range(_WINDOW)]
     least = np.ones(len(seen[0].level))
-    for first in range(1, max(2, len(seen) - _WINDOW + 1)):
-        window = [level.parents for level in seen[first : first + _WINDOW]]
+    for first in range(1, max(min(2, len(seen)), len(seen) - _WINDOW + 1)):
+        window = [np.asarray(level.parents) for level in seen[first : first + _WINDOW]]
         expected = _distinct([parents[None] for parents in by_chance[: len(window)]])[0]
         whole = np.all([level.active for level in seen[first : first + _WINDOW]], axis=0)
         least = np.where(whole, np.minimum(least, _distinct(window) / expected), least)

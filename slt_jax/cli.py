@@ -6,7 +6,6 @@ import os
 import pkgutil
 import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,26 +14,21 @@ _EXAMPLES = """examples:
   slt-jax demo digits --out digits --seed 1       a Flax network learns handwritten digits
   slt-jax demo superposition                      six features move into two dimensions
   slt-jax scan checkpoints --problem mine.run:problem --out readings
+  slt-jax scan checkpoints --problem mine.run:problem --out more --probes llc,flow,dos
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
 
 exit codes: 0 all readings healthy, 1 finished with unhealthy or missing readings (named), 2 bad input
 """
 
-#: What code of a user may raise, told in one line; anything else is shown with its traceback.
-_USER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+#: Probes by name, and which options of a scan are settings of theirs. To add one: ``<name>_probe`` in
+#: ``slt_jax.spectroscopy``, and a row.
+PROBES = {
+    "llc": ("nbeta", "gamma", "chains", "draws", "burnin", "batch_size"),
+    "flow": ("nbeta", "gamma"),
+    "dos": ("gamma",),
+    "hessian": ("nbeta", "gamma"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("study", nargs="?", default="semantics", metavar="STUDY", help=f"one of {', '.join(studies())}")
     demo.add_argument("--out", type=Path, help="output folder (default: slt-out-STUDY)")
     demo.add_argument("--seed", type=_seed, default=0, help="the only source of randomness (default: 0)")
+    demo.add_argument("--probes", help="more probes, on the whole loss of the whole network only: as for scan")
     demo.set_defaults(run=_demo)
     _add_scan(commands)
     report = commands.add_parser("report", help="write report.html again from what is in a folder")
@@ -89,16 +84,16 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     scan.add_argument("checkpoints", type=Path, metavar="CHECKPOINTS", help="folder of Orbax checkpoints by step")
     scan.add_argument("--problem", required=True, metavar="PKG.MOD:FUNC")
     scan.add_argument("--out", type=Path, required=True, help="output folder")
-    scan.add_argument("--probes", default="llc", help="comma-separated (default: llc)")
+    scan.add_argument("--probes", default="llc", help=f"comma-separated, among {', '.join(PROBES)} (default: llc)")
     scan.add_argument("--restrictions", help="comma-separated names (default: all)")
     scan.add_argument("--sublosses", help="comma-separated names (default: all)")
     scan.add_argument("--seed", type=_seed, default=0)
-    scan.add_argument("--nbeta", type=float, help="inverse temperature (default: n / log n)")
+    scan.add_argument("--nbeta", type=float, help="inverse temperature, of flow the coldest (default: n / log n)")
     scan.add_argument("--gamma", type=float, help="localisation strength (default: 1e-4 nbeta)")
-    scan.add_argument("--chains", type=int, default=4)
-    scan.add_argument("--draws", type=int, default=2000)
-    scan.add_argument("--burnin", type=int, default=2000)
-    scan.add_argument("--batch-size", type=int, help="examples a step (default: all)")
+    scan.add_argument("--chains", type=int, default=4, help="of llc (default: 4)")
+    scan.add_argument("--draws", type=int, default=2000, help="of llc (default: 2000)")
+    scan.add_argument("--burnin", type=int, default=2000, help="of llc (default: 2000)")
+    scan.add_argument("--batch-size", type=int, help="examples a step of llc (default: all)")
     scan.set_defaults(run=_scan)
 
 
@@ -141,6 +136,11 @@ def _demo(options: argparse.Namespace) -> int:
     from slt_jax.workflow import run_study
 
     study = importlib.import_module(f"slt_jax.studies.{options.study}").study()
+    if options.probes:
+        # asked at the temperature and the resolution of the study's own readings
+        more = _probes(options.probes, dict(study.probes["llc"].settings))
+        more = {name: probe for name, probe in more.items() if name not in study.probes}
+        study = study._replace(whole_probes={**study.whole_probes, **more})
     out = options.out or Path(f"slt-out-{options.study}")
     with shown() as reporter:
         outcome = run_study(study, out, options.seed, reporter, options.command)
@@ -149,18 +149,12 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     from slt_jax.progress import shown
-    from slt_jax.spectroscopy import llc_probe
     from slt_jax.spectroscopy.subject import as_subject
+    from slt_jax.user_code import call_user
     from slt_jax.workflow import run_scan
 
-    subject = as_subject(_call_user(options.problem))
-    settings = {name: getattr(options, name) for name in ("nbeta", "gamma", "chains", "draws", "burnin", "batch_size")}
-    available = {"llc": llc_probe}
-    probes = {}
-    for name in options.probes.split(","):
-        if name not in available:
-            raise ValueError(f"--probes: got {name!r}; choose among {', '.join(available)}.")
-        probes[name] = available[name](**settings)
+    subject = as_subject(call_user(options.problem))
+    probes = _probes(options.probes, vars(options))
     with shown() as reporter:
         outcome = run_scan(
             subject,
@@ -174,6 +168,19 @@ def _scan(options: argparse.Namespace) -> int:
             options.command,
         )
     return _finish(outcome)
+
+
+def _probes(names: str, options: dict) -> dict:
+    """Probes by name, each with those of the options that are its settings."""
+    from slt_jax import spectroscopy
+
+    found = {}
+    for name in names.split(","):
+        if name not in PROBES:
+            raise ValueError(f"--probes: got {name!r}; choose among {', '.join(PROBES)}.")
+        settings = {setting: options[setting] for setting in PROBES[name]}
+        found[name] = getattr(spectroscopy, f"{name}_probe")(**settings)
+    return found
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -241,39 +248,6 @@ def _finish(outcome) -> int:  # type: ignore[no-untyped-def]
         print(f"  {named[0]}{more}: {explanation}")
     print(f"Report: {outcome.report}")
     return outcome.exit_code
-
-
-def _load_function(path: str):  # type: ignore[no-untyped-def]
-    module_name, separator, name = path.partition(":")
-    if not separator:
-        raise ValueError(f"--problem: got {path!r}; expected PKG.MOD:FUNC, as in mine.run:problem.")
-    sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"--problem: cannot import {module_name!r} ({error}); run where it can be found.") from error
-    except _USER_ERRORS as error:
-        raise ValueError(f"--problem: {module_name} cannot be loaded; {_told(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"--problem: {module_name} has no function {name!r}.")
-    return function
-
-
-def _call_user(path: str):  # type: ignore[no-untyped-def]
-    function = _load_function(path)
-    try:
-        return function()
-    except _USER_ERRORS as error:
-        raise ValueError(f"--problem: {path} failed; {_told(error)}") from error
-
-
-def _told(error: BaseException) -> str:
-    """What went wrong in the user's own code, and in which line of it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    message = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {message}{where}"
 
 
 def _seed(text: str) -> int:

@@ -25,7 +25,7 @@ from slt_jax.spectroscopy import (
     scan,
 )
 from slt_jax.spectroscopy.recorder import measure
-from slt_jax.spectroscopy.subject import WHOLE_NETWORK, check_subject, parts
+from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK, check_subject, parts
 from slt_jax.studies.study import Study, train, training_mark
 from slt_jax.truths.truth import Truth
 
@@ -34,6 +34,14 @@ class Reporter(Protocol):
     """Shows what is being done: ``reporter(stage, done, total, detail)``."""
 
     def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+class Scope(NamedTuple):
+    """Probes, and where they are pointed: names of restrictions and of sublosses."""
+
+    probes: Mapping[str, Probe]
+    restrictions: Sequence[str]
+    sublosses: Sequence[str]
 
 
 class Outcome(NamedTuple):
@@ -74,9 +82,11 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
       ValueError: the study's losses break their contract, or the folder is not this study's (``FolderError``).
     """
     check_subject(study.subject)
+    probes = {**study.probes, **study.whole_probes}
     check_scan(study.subject, study.probes, study.restrictions, study.sublosses)
+    check_scan(study.subject, study.whole_probes, (WHOLE_NETWORK,), (WHOLE_LOSS,))
     identity = {"study": study.name, "seed": seed, "training": training_mark(study)}
-    storage.claim(out, {**identity, **content(study.subject, study.probes)})
+    storage.claim(out, {**identity, **content(study.subject, probes)})
     train_key, scan_key = jax.random.split(jax.random.key(seed))
     history = storage.read_history(out)
     if history is None:
@@ -94,15 +104,16 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
         "summary": study.summary,
         "expected_order": study.expected_order,
         "command": command,
-        "settings": settings_of(study.probes),
+        "settings": settings_of(probes),
     }
     return _measure(
         scan_key,
         study.subject,
         checkpoints,
-        study.probes,
-        study.restrictions,
-        study.sublosses,
+        [
+            Scope(study.probes, study.restrictions, study.sublosses),
+            Scope(study.whole_probes, (WHOLE_NETWORK,), (WHOLE_LOSS,)),
+        ],
         out,
         reporter,
         history,
@@ -157,7 +168,8 @@ def run_scan(
         "settings": settings_of(probes),
     }
     key = jax.random.split(jax.random.key(seed))[1]
-    return _measure(key, subject, checkpoints, probes, restrictions, sublosses, out, reporter, history, {}, extra)
+    scopes = [Scope(probes, restrictions, sublosses)]
+    return _measure(key, subject, checkpoints, scopes, out, reporter, history, {}, extra)
 
 
 def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> History:
@@ -214,9 +226,7 @@ def _measure(
     key: jax.Array,
     subject: Subject,
     checkpoints: Sequence[Checkpoint],
-    probes: Mapping[str, Probe],
-    restrictions: Sequence[str],
-    sublosses: Sequence[str],
+    scopes: Sequence[Scope],
     out: Path,
     reporter: Reporter,
     history: History | None,
@@ -224,18 +234,20 @@ def _measure(
     extra: Mapping[str, Any],
 ) -> Outcome:
     cells: list[Cell] = []
-    total = len(checkpoints) * len(probes) * len(restrictions) * len(sublosses)
+    total = sum(len(checkpoints) * len(one.probes) * len(one.restrictions) * len(one.sublosses) for one in scopes)
     finished = storage.FinishedReadings(out)
+    dims = {name: probe.dims for one in scopes for name, probe in one.probes.items()}
     try:
-        for cell in scan(
-            key, subject, checkpoints, probes, restrictions=restrictions, sublosses=sublosses, finished=finished
-        ):
-            cells.append(cell)
-            reporter("Measuring", len(cells), total, f"step {cell.step}, {cell.restriction}, {cell.subloss}")
+        for probes, restrictions, sublosses in scopes:
+            where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
+            for cell in scan(key, subject, checkpoints, probes, **where):
+                cells.append(cell)
+                place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
+                reporter("Measuring", len(cells), total, place)
     finally:
         # also after Ctrl-C: what is finished is readable
         if cells:
-            storage.write_readings(out, cells, exact)
+            storage.write_readings(out, cells, exact, dims)
     reporter("Reporting", 0, 1)
     write_account(out, history, cells, exact, extra)
     report = write_report(out)

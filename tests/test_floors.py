@@ -44,6 +44,7 @@ FLOORS = {
     "plots": 10,
     "workflow": 12,  # from a study to an output folder: what the command line shows and starts
     "progress": 13,
+    "user_code": 13,
     "cli": 14,
     "__main__": 15,
 }

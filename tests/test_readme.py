@@ -35,7 +35,7 @@ def test_the_exact_answer_on_the_command_line_is_printed(capsys):
 
 
 def test_every_package_of_the_map_exists():
-    named = re.findall(r"`([a-z_]+)/?`", "".join(re.findall(r"^\| \d \| ([^|]*)\|", TEXT, re.MULTILINE)))
+    named = re.findall(r"`([a-z_]+)/?`", "".join(re.findall(r"^\| \d+ \| ([^|]*)\|", TEXT, re.MULTILINE)))
     there = {path.stem for path in (ROOT / "slt_jax").iterdir() if not path.name.startswith("_")}
     assert set(named) <= there
     assert there - {"py"} <= {*named, "__init__"}

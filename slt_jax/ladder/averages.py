@@ -42,12 +42,14 @@ class Controls(NamedTuple):
     Attributes:
       energy: ``nβ K``, shape ``(rung, chain, draw)``.
       work: ``T_g = Σ_{i in g} z_i nβ ∂_i K``, shape ``(rung, chain, draw, group)``.
-      virial: ``W_g = T_g + γ Σ z_i²`` less its mean, the number of entries, of the same shape.
+      pull: ``A_g = γ Σ z_i²``, of the same shape.
+      virial: ``W_g = T_g + A_g`` less its mean, the number of entries, of the same shape.
       sizes: Number of entries of each group, shape ``(group,)``.
     """
 
     energy: Array
     work: Array
+    pull: Array
     virial: Array
     sizes: Array
 
@@ -56,7 +58,8 @@ def controls_of(record: Record, nbetas: Array, sizes: np.ndarray) -> Controls:
     """Of the draws of a ladder."""
     counts = jnp.asarray(sizes, record.work.dtype)
     energy = jnp.asarray(nbetas)[:, None, None] * record.excess
-    return Controls(energy, record.work, record.work + record.pull - counts[None, None, None, :], counts)
+    virial = record.work + record.pull - counts[None, None, None, :]
+    return Controls(energy, record.work, record.pull, virial, counts)
 
 
 class Averages(NamedTuple):
@@ -74,7 +77,8 @@ def averages(controls: Controls, logs: Array) -> Averages:
     """λ_eff, heat capacity, velocity and contact exponents, each with the controls that integration by parts gives it.
 
     ``E[q (W_g - n_g)] = E[Σ_{i in g} z_i ∂_i q]`` for any function q: with ``q = 1`` the right side is 0, with
-    ``q = nβ K`` it is ``E[T_g]``, with ``q = f_h = Σ_{i in h} log |z_i|`` it is ``n_h`` where ``g = h``, else 0.
+    ``q = nβ K`` it is ``E[T_g]``, with ``q = Σ_g A_g`` it is ``E[2 A_g]``, with ``q = f_h = Σ_{i in h} log |z_i|`` it
+    is ``n_h`` where ``g = h``, else 0.
 
     Args:
       controls: From ``controls_of``.
@@ -87,6 +91,7 @@ def averages(controls: Controls, logs: Array) -> Averages:
     moved = energy - jnp.mean(energy, axis=(1, 2), keepdims=True)
     logs = logs - jnp.mean(logs, axis=(1, 2), keepdims=True)
     groups = logs.shape[-1]
+    always = _always(controls)
 
     def calm(kind: Array) -> Array:
         # one program for all kinds: λ, heat capacity, and the contact of each group
@@ -96,7 +101,7 @@ def averages(controls: Controls, logs: Array) -> Averages:
         own = jnp.where(jnp.arange(groups) == kind - 2, sizes, 0.0)[None, None, None, :]
         known = jnp.where(thermal, controls.work, own)
         second = jnp.where(thermal, energy, factor)[..., None] * controls.virial - known
-        return calmed(series, jnp.concatenate([controls.virial, second], axis=-1))
+        return calmed(series, jnp.concatenate([always, second], axis=-1))
 
     series = jax.lax.map(calm, jnp.arange(2 + groups))
     # the mean of what was squared is that of the draws, not the calmer one
@@ -111,8 +116,14 @@ def averages(controls: Controls, logs: Array) -> Averages:
 
 
 def calm_energy(controls: Controls) -> Array:
-    """``nβ K`` with less variance: ``E[W_g - n_g] = 0``, shape ``(rung, chain, draw)``."""
-    return calmed(controls.energy, controls.virial)
+    """``nβ K`` with less variance, shape ``(rung, chain, draw)``."""
+    return calmed(controls.energy, _always(controls))
+
+
+def _always(controls: Controls) -> Array:
+    """``W_g - n_g``, and ``A (W_g - n_g) - 2 A_g`` with ``A = Σ_g A_g``: of mean 0."""
+    second = jnp.sum(controls.pull, axis=-1, keepdims=True) * controls.virial - 2 * controls.pull
+    return jnp.concatenate([controls.virial, second], axis=-1)
 
 
 def calmed(series: Array, controls: Array) -> Array:

@@ -9,17 +9,12 @@ import numpy as np
 from slt_jax import tree
 from slt_jax.estimators import check_budget
 from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
-from slt_jax.ladder import exchange
-from slt_jax.ladder.exchange import Rungs
+from slt_jax.ladder.descent import afforded, descend, prior_of
 from slt_jax.ladder.exponent import Exponent, fit_exponent
 from slt_jax.ladder.flow import Flow, read_flow
 from slt_jax.ladder.groups import group_names
 from slt_jax.ladder.measure import (
-    BLOCKS,
-    MOVES,
-    PARTS,
     Ladder,
-    Size,
     check_size,
     double_precision,
     measure_from,
@@ -27,22 +22,13 @@ from slt_jax.ladder.measure import (
     widened,
 )
 from slt_jax.ladder.volume import Volume, log_volume
-from slt_jax.posterior import LocalPosterior, dimension, localise
+from slt_jax.posterior import dimension
 from slt_jax.restriction import Restriction
-from slt_jax.samplers.base import MetropolisState
 from slt_jax.sampling import check_key
 from slt_jax.types import Key, LossFn, PyTree, Scalar
 
 #: Gradients that may be taken in all where nothing was said.
 EVALUATIONS = 12_000_000
-#: Effective share of the draws of one rung that the next one may leave: it sets how far apart they are.
-_LEFT = 0.6
-#: The next rung is at most so many times colder, and a ladder that has so many rungs ends.
-_FARTHEST, _MOST_RUNGS = 10.0, 200
-#: Where ``nβ`` times the depth is so large and no draw has come down to it, none will.
-_TOO_COLD = 1e4
-#: λ_eff over its median on the rungs before from which chains count as left behind, and how many rungs those are.
-_LEFT_BEHIND, _LOOK_BACK = 2.0, 8
 #: Points of the result for each factor of e in ε.
 _POINTS = 2
 #: Effective draws below ε from which on a point counts as reached.
@@ -180,85 +166,6 @@ def density_of_states(
         size, each = afforded(size, ladder, budget)
         ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
         return _read(ladder, float(depth))
-
-
-def afforded(size: Size, ladder: Ladder, budget: int) -> tuple[Size, int]:
-    """The size with no more draws than the budget allows, and the gradients that each replica may take."""
-    each = max(0, budget - ladder.evaluations) // (len(ladder.rungs.nbeta) * size.chains)
-    while size.each > each and size.sweeps > PARTS:
-        size = size._replace(draws=(size.sweeps - PARTS) * BLOCKS)
-    return size, each
-
-
-def prior_of(
-    loss_fn: LossFn, params: PyTree, data: PyTree, gamma: Scalar | None, restriction: Restriction | None
-) -> LocalPosterior:
-    """The posterior whose prior is ``N(0, 1/γ)``, its ``nβ`` of no meaning.
-
-    Raises:
-      ValueError: as ``localise``; a γ of 0.
-    """
-    if gamma is None:
-        gamma = localise(loss_fn, params, data).gamma
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=1.0)
-    if float(posterior.gamma) == 0:
-        raise ValueError("gamma: got 0, but volumes are measured by the prior N(0, 1/γ); pass a positive one.")
-    return posterior
-
-
-def descend(
-    key: Key, posterior: LocalPosterior, data: PyTree, size: Size, *, depth: float = 0.0, coldest: float = np.inf
-) -> Ladder:
-    """Rungs from the prior to where the mean excess is below ``depth``, or to ``coldest``, and replicas on them."""
-    start_key, key = jax.random.split(key)
-    state = _from_prior(start_key, posterior, data, size.chains)
-    nbeta, rungs, states, levels = 0.0, [], [], []
-    while True:
-        key, move_key = jax.random.split(key)
-        state, steps, excess = exchange.descend(
-            move_key, posterior, data, state, jnp.asarray(nbeta, jnp.float64), size.leapfrogs, MOVES
-        )
-        states.append(state)
-        rungs.append((nbeta, float(steps[0]), float(steps[1])))
-        seen = np.asarray(excess)
-        levels.append(nbeta * float(np.mean(seen)))
-        lost = len(rungs) == _MOST_RUNGS or nbeta * depth > _TOO_COLD
-        # chains that no longer come down with the temperature would be left behind by all further rungs
-        lost |= len(levels) > _LOOK_BACK and levels[-1] > _LEFT_BEHIND * float(np.median(levels[-_LOOK_BACK:-1]))
-        if np.mean(seen) < depth or nbeta >= coldest or lost:
-            break
-        nbeta = min(_next(nbeta, seen.ravel()), coldest)
-    nbetas, shortest, longest = (jnp.asarray(column) for column in zip(*rungs, strict=True))
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    taken = len(rungs) * size.chains * size.descent
-    return Ladder(posterior, Rungs(nbetas, shortest, longest), (), stacked, taken)
-
-
-def _from_prior(key: Key, posterior: LocalPosterior, data: PyTree, chains: int) -> MetropolisState:
-    init_key, draw_key = jax.random.split(key)
-    state = exchange.start(init_key, posterior, data, chains)
-    draws = jax.vmap(lambda one: tree.exact_normal(one, posterior.restriction.origin(posterior.center)))(
-        jax.random.split(draw_key, chains)
-    )
-    return state._replace(position=tree.scale(1 / jnp.sqrt(posterior.gamma), draws))
-
-
-def _next(nbeta: float, excess: np.ndarray) -> float:
-    """The temperature at which ``_LEFT`` of the draws are left, counted by the scatter of their weights."""
-    excess = np.where(np.isfinite(excess), excess, np.inf)
-    excess = excess - excess.min()
-
-    def left(step: float) -> float:
-        weights = np.exp(-step * excess)
-        return float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
-
-    scale = np.median(excess[excess > 0]) if (excess > 0).any() else 1.0
-    low, high = np.log(1e-12 / scale), np.log(1e12 / scale)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if left(np.exp(middle)) > _LEFT else (low, middle)
-    step = float(np.exp(low))
-    return min(nbeta + step, _FARTHEST * nbeta) if nbeta else step
 
 
 def _read(ladder: Ladder, depth: float) -> DensityOfStates:

@@ -122,11 +122,11 @@ def descend(
       state: Of the rung above, leading axis ``(chain,)``.
       nbeta: The new ``nβ``.
       leapfrogs: Steps of a short trajectory.
-      moves: Trajectories; the steps are led towards the right acceptance at each of them.
+      moves: Sweeps; the steps are led towards the right acceptance at each of them.
 
     Returns:
-      The states, the logarithms of the shortest and longest step, and the excess after each trajectory of the second
-      half, shape ``(chain, moves - moves // 2)``.
+      The states, the logarithms of the shortest and longest step, and the excess after each sweep, shape
+      ``(chain, moves)``.
     """
     curvature_key, move_key = jax.random.split(key)
     batch = full_batch(posterior, data)
@@ -152,7 +152,7 @@ def descend(
 
     carry = (state, jnp.zeros((), shortest.dtype))
     (state, shift), excess = jax.lax.scan(sweep, carry, (jax.random.split(move_key, moves), jnp.arange(moves)))
-    return state, (shortest + shift, longest + shift), excess[moves // 2 :].T
+    return state, (shortest + shift, longest + shift), excess.T
 
 
 @partial(jax.jit, static_argnums=(6, 7))

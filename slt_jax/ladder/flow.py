@@ -8,6 +8,7 @@ import numpy as np
 
 from slt_jax import diagnostics, tree
 from slt_jax.estimators import BUDGET, Evidence, Health, check_budget, examine
+from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
 from slt_jax.ladder.averages import averages, controls_of
 from slt_jax.ladder.exchange import Record
 from slt_jax.ladder.groups import group_names, group_sizes
@@ -168,6 +169,38 @@ def flow(
     >>> bool((abs(measured.value - 1.0) < 4 * measured.std_error).all()), measured.groups
     (True, ('params[0]', 'params[1]'))
     """
+    return flow_and_ladder(
+        key,
+        loss_fn,
+        params,
+        data,
+        nbetas=nbetas,
+        gamma=gamma,
+        restriction=restriction,
+        chains=chains,
+        draws=draws,
+        leapfrogs=leapfrogs,
+        budget=budget,
+        relative_error=relative_error,
+    )[0]
+
+
+def flow_and_ladder(
+    key: Key,
+    loss_fn: LossFn,
+    params: PyTree,
+    data: PyTree,
+    *,
+    nbetas: Array | None,
+    gamma: Scalar | None,
+    restriction: Restriction | None,
+    chains: int | None,
+    draws: int | None,
+    leapfrogs: int | None,
+    budget: int | None,
+    relative_error: float = 0.01,
+) -> tuple[Flow, Ladder]:
+    """``flow``, and the ladder it was read from, whose rungs go from hot to cold."""
     check_key(key)
     check_size(chains=chains, draws=draws, leapfrogs=leapfrogs)
     check_budget(budget, relative_error)
@@ -186,7 +219,7 @@ def flow(
         back = jnp.argsort(order)
         measured = on_host(jax.tree.map(lambda leaf: leaf[back], measured._replace(groups=(), evaluations=())))
     origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
-    return measured._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations)
+    return measured._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations), ladder
 
 
 @jax.jit
@@ -199,8 +232,9 @@ def read_flow(ladder: Ladder) -> Flow:
     found = averages(controls, record.contact)
     (value, error), (heat, heat_error) = found.value, found.heat
     free = dimension(ladder.posterior)
-    boiled = ~jnp.isfinite(value) | (heat - 3 * heat_error > _BOILING * value)
-    boiled |= value - 3 * error > BEYOND * 0.5 * free
+    boiled = (heat - 3 * heat_error > _BOILING * value) | (value - 3 * error > BEYOND * 0.5 * free)
+    # chains that disagree have not come to rest, which is another complaint, and no reason to doubt what is hotter
+    boiled = ~jnp.isfinite(value) | (boiled & (health.rhat < RHAT_LIMIT_BRACKETED))
     return Flow(
         nbetas=nbetas,
         value=value,

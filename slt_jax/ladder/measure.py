@@ -18,7 +18,7 @@ from slt_jax.posterior import LocalPosterior, dimension
 from slt_jax.samplers.base import MetropolisState
 from slt_jax.types import Array, Key, PyTree
 
-#: Trajectories on each rung on the way down, of which the second half tells how far the next rung may be.
+#: Sweeps on each rung on the way down, of which the second half tells how far the next rung may be.
 MOVES = 24
 #: Blocks of the draws, after one of burn-in: all of one length, so that one compiled program serves them.
 BLOCKS = 3
@@ -155,7 +155,7 @@ def descent(
 
     def down(state: MetropolisState, at: tuple[Key, Array]) -> tuple[MetropolisState, tuple[MetropolisState, Rungs]]:
         state, steps, excess = exchange.descend(at[0], posterior, data, state, at[1], size.leapfrogs, MOVES)
-        boiled = ~(at[1] * jnp.mean(excess) < BEYOND * 0.5 * dimension(posterior))
+        boiled = ~(at[1] * jnp.mean(excess[:, MOVES // 2 :]) < BEYOND * 0.5 * dimension(posterior))
         below = jax.tree.map(lambda new, old: jnp.where(boiled, old, new), state, top)
         return below, (state, Rungs(at[1], *steps))
 

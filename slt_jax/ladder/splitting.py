@@ -7,7 +7,7 @@ import numpy as np
 
 from slt_jax import tree
 from slt_jax.ladder.constrained import ROUND
-from slt_jax.ladder.density import prior_of
+from slt_jax.ladder.descent import prior_of
 from slt_jax.ladder.levels import Level, descend_levels
 from slt_jax.ladder.measure import double_precision, widened
 from slt_jax.restriction import Restriction
@@ -254,9 +254,7 @@ def _ancestors(seen: list[Level]) -> np.ndarray:
 
 def _distinct(generations: list[np.ndarray]) -> np.ndarray:
     """How many members of the first generation the last one descends from, shape ``(population,)``."""
-    line = (
-        np.broadcast_to(np.arange(generations[0].shape[1]), generations[0].shape) if generations else np.zeros((1, 1))
-    )
-    for parents in reversed(generations):
+    line = generations[-1]
+    for parents in reversed(generations[:-1]):
         line = np.take_along_axis(parents, line, axis=1)
     return np.array([len(np.unique(one)) for one in line])

@@ -8,7 +8,8 @@ import numpy as np
 
 from slt_jax import loss, tree
 from slt_jax.estimators import Estimate, check_budget, llc
-from slt_jax.ladder.density import EVALUATIONS, afforded, descend, prior_of
+from slt_jax.ladder.density import EVALUATIONS
+from slt_jax.ladder.descent import afforded, descend, prior_of
 from slt_jax.ladder.flow import flow, read_flow
 from slt_jax.ladder.measure import check_size, double_precision, measure_from, size_for, widened
 from slt_jax.ladder.volume import free_energies

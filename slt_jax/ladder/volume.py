@@ -112,7 +112,11 @@ def log_volume(nbetas: np.ndarray, excess: np.ndarray, depth: float, points: int
 def _jackknife(without: np.ndarray) -> np.ndarray:
     """Standard error from what is found when each chain in turn, the leading axis, is left out."""
     chains = len(without)
-    return np.sqrt((chains - 1) / chains * np.sum((without - without.mean(axis=0)) ** 2, axis=0))
+    # where one chain alone came so deep nothing is known without it
+    known = np.isfinite(without).all(axis=0)
+    without = np.where(known, without, 0.0)
+    spread = np.sqrt((chains - 1) / chains * np.sum((without - without.mean(axis=0)) ** 2, axis=0))
+    return np.where(known, spread, np.inf)
 
 
 def _binned(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,9 @@
-"""Pictures of a study, as SVG text: training, readings and chains."""
+"""Pictures of a study, as SVG text: training, readings, chains, and what was seen at many temperatures."""
 
+from slt_jax.plots.flows import FlowLine, flow_curves
+from slt_jax.plots.flows import kept as kept_lines
 from slt_jax.plots.spectra import ExactMark, Series, small_spectra, spectrum, spectrum_map
+from slt_jax.plots.spectrogram import Spectrum, spectrogram
 from slt_jax.plots.style import Bands, StepAxis, colors, step_axis
 from slt_jax.plots.traces import ChainTrace, chain_traces
 from slt_jax.plots.training import training
@@ -9,11 +12,16 @@ __all__ = [
     "Bands",
     "ChainTrace",
     "ExactMark",
+    "FlowLine",
     "Series",
+    "Spectrum",
     "StepAxis",
     "chain_traces",
     "colors",
+    "flow_curves",
+    "kept_lines",
     "small_spectra",
+    "spectrogram",
     "spectrum",
     "spectrum_map",
     "step_axis",

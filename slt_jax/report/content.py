@@ -31,6 +31,7 @@ class Row(NamedTuple):
       reason: The verdict in words, or why there is no reading.
       extra: Other numbers of the reading, by name.
       trace: ``nβ`` times the excess, shape ``(chain, point)``, or ``None``.
+      arrays: Other arrays of the reading, by name; where another reading has longer ones they end in NaN, or false.
     """
 
     probe: str
@@ -44,6 +45,7 @@ class Row(NamedTuple):
     reason: str
     extra: dict[str, float]
     trace: np.ndarray | None
+    arrays: dict[str, np.ndarray]
 
     @property
     def whole(self) -> bool:
@@ -158,6 +160,7 @@ def _rows_of(probe: str, node: Any) -> list[Row]:
     words = {**_table(node, "explanations"), **_table(node, "errors")}
     dims = ("step", "restriction", "subloss")
     columns = {str(name): node[name] for name in node.data_vars}
+    longer = [name for name, column in columns.items() if len(column.dims) > len(dims) and name not in _KNOWN]
     scalars = [name for name, column in columns.items() if column.dims == dims and name not in _KNOWN]
     places = itertools.product(*(enumerate(node[dim].values.tolist()) for dim in dims))
     rows = []
@@ -177,6 +180,7 @@ def _rows_of(probe: str, node: Any) -> list[Row]:
                 reason=reason,
                 extra={name: float(_entry(columns, name, at, np.nan)) for name in scalars},
                 trace=_trace(columns, at) if measured else None,
+                arrays={name: columns[name].values[at] for name in longer} if measured else {},
             )
         )
     return rows

@@ -1,12 +1,13 @@
 """Readings in pictures: values against the step, beside what is known exactly, and the chains behind them."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from slt_jax import plots
 from slt_jax.plots.spectra import MOST_PANELS, MOST_ROWS
+from slt_jax.report import temperatures
 from slt_jax.report.content import (
     COEFFICIENT,
     Content,
@@ -21,6 +22,29 @@ from slt_jax.report.markup import Html, badge, change, counted, element, figure,
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK
 
 Item = TypeVar("Item")
+
+
+class Chapter(NamedTuple):
+    """How a probe is shown.
+
+    Attributes:
+      title: Its heading, where there are several probes.
+      label: Of its values.
+      more: Pictures of its arrays, or ``None``.
+    """
+
+    title: str
+    label: str
+    more: Callable[[Content, str], Html | None] | None = None
+
+
+#: Probes that the report knows; any other has its values and its table.
+CHAPTERS = {
+    COEFFICIENT: Chapter("Local learning coefficient", "λ̂"),
+    "flow": Chapter("Flow of the learning coefficient", "λ_eff at the coldest nβ", temperatures.flows),
+    "dos": Chapter("Density of states", "exponent λ", temperatures.spectrograms),
+    "hessian": Chapter("Curvature", "λ of the quadratic approximation"),
+}
 
 #: More series than this are also shown as a map.
 _MAP_FROM = 7
@@ -38,11 +62,17 @@ def spectroscope(content: Content) -> Html:
     pieces: list[object] = []
     for probe in probes:
         if len(probes) > 1:
-            pieces.append(element("h3", "Local learning coefficient" if probe == COEFFICIENT else f"Probe {probe}"))
+            pieces.append(element("h3", _chapter(probe).title))
         pieces.append(_pictures(content, probe))
+        more = _chapter(probe).more
+        pieces.append(None if more is None else more(content, probe))
         if probe == COEFFICIENT and content.exact:
             pieces += [element("h3", "Reading beside exact value"), _beside(content)]
     return joined(*pieces)
+
+
+def _chapter(probe: str) -> Chapter:
+    return CHAPTERS.get(probe, Chapter(f"Probe {probe}", probe))
 
 
 def traces(content: Content) -> Html | None:
@@ -91,7 +121,7 @@ def series_of(content: Content, probe: str) -> list[plots.Series]:
 def _pictures(content: Content, probe: str) -> Html:
     """The first series large, the others small, and all as a map where there are many."""
     every = series_of(content, probe)
-    label = "λ̂" if probe == COEFFICIENT else probe
+    label = _chapter(probe).label
     first, others = every[0], every[1:]
     exact = _marks(content) if probe == COEFFICIENT and _has_whole(content, probe) else []
     marks = ", ".join(f"{mark.text} from step {mark.begin:.0f}" for mark in exact)

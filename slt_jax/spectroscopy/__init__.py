@@ -4,12 +4,14 @@ from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.construct import Construction, construct
+from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
+from slt_jax.spectroscopy.temperature_probes import dos_probe, flow_probe
 
 __all__ = [
     "Alignment",
@@ -31,7 +33,10 @@ __all__ = [
     "construct",
     "content",
     "detect_phases",
+    "dos_probe",
     "fingerprint",
+    "flow_probe",
+    "hessian_probe",
     "llc_probe",
     "recorder_of",
     "scan",

@@ -1,6 +1,6 @@
 """Probes: what is measured at a checkpoint. Each turns a problem and a restriction into a reading of plain arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -28,11 +28,13 @@ class Probe(NamedTuple):
       measure: ``measure(key, problem, restriction, **settings) -> Reading``.
       settings: Numbers that the reading depends on; they go into its fingerprint.
       check: ``check(problem, **settings)`` raises ``ValueError`` for settings out of range, computing nothing.
+      dims: What the axes of its arrays are called where they are stored, by the name of the array.
     """
 
     measure: Callable[..., Reading]
     settings: dict[str, float | int | None]
     check: Callable[..., None] | None = None
+    dims: Mapping[str, tuple[str, ...]] = {}
 
 
 def llc_probe(
@@ -65,7 +67,8 @@ def llc_probe(
         "relative_error": relative_error,
         "resolution": resolution,
     }
-    return Probe(measure_llc, settings, check_llc)
+    dims = {"per_chain": ("chain",), "trace": ("chain", "trace_point")}
+    return Probe(measure_llc, settings, check_llc, dims)
 
 
 def check_llc(

@@ -23,6 +23,9 @@ _DIMS = ("step", "restriction", "subloss")
 #: The probe whose readings an exact learning coefficient stands beside.
 EXACT_PROBE = "llc"
 
+#: Names of axes, by probe and by array.
+Dims = Mapping[str, Mapping[str, tuple[str, ...]]]
+
 
 def trace_dataset(trace: Trace) -> xr.Dataset:
     """A trace as a Dataset on dims ``chain`` and ``draw``, ArviZ's convention.
@@ -74,27 +77,31 @@ def read_history(folder: Path) -> History | None:
         )
 
 
-def readings_tree(cells: Sequence[Cell], exact: Mapping[int, Truth]) -> xr.DataTree:
+def readings_tree(cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims | None = None) -> xr.DataTree:
     """Cells as a DataTree: one node per probe.
 
     Args:
       cells: From ``scan``.
       exact: Exactly known values of the whole loss in the whole network, by step.
+      dims: What the axes of a probe's arrays are called, by probe and array; default ``chain``, and ``<array>_point``
+        for the second.
 
     Returns:
       A tree whose nodes have ``value``, ``std_error``, ``healthy``, ``measured`` and (``llc`` only) ``exact`` on dims
       ``step``, ``restriction`` and ``subloss``, and whatever else the probe returned with further dims. Where there is
-      no reading the numbers are NaN, ``measured`` is false, and the attribute ``errors`` says why.
+      no reading the numbers are NaN, ``measured`` is false, and the attribute ``errors`` says why. Arrays that are
+      shorter in one reading than in another end in NaN, or false.
     """
     nodes = {}
     for probe in dict.fromkeys(cell.probe for cell in cells):
-        nodes[f"/{probe}"] = _probe_dataset(probe, [cell for cell in cells if cell.probe == probe], exact)
+        own = [cell for cell in cells if cell.probe == probe]
+        nodes[f"/{probe}"] = _probe_dataset(probe, own, exact, (dims or {}).get(probe, {}))
     return xr.DataTree.from_dict(nodes)
 
 
-def write_readings(folder: Path, cells: Sequence[Cell], exact: Mapping[int, Truth]) -> None:
+def write_readings(folder: Path, cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims | None = None) -> None:
     """Write ``readings.zarr``, replacing an older one only when the new one is whole."""
-    tree = readings_tree(cells, exact)
+    tree = readings_tree(cells, exact, dims)
     _write(folder / READINGS, lambda path: tree.to_zarr(path, mode="w", zarr_format=_ZARR_FORMAT, consolidated=True))
 
 
@@ -106,12 +113,15 @@ def read_readings(folder: Path) -> xr.DataTree | None:
         return tree.load()
 
 
-def _probe_dataset(probe: str, cells: Sequence[Cell], exact: Mapping[int, Truth]) -> xr.Dataset:
+def _probe_dataset(
+    probe: str, cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Mapping[str, tuple[str, ...]]
+) -> xr.Dataset:
     coords: dict[str, list] = {dim: list(dict.fromkeys(getattr(cell, dim) for cell in cells)) for dim in _DIMS}
     coords["step"].sort()
     shape = tuple(len(coords[dim]) for dim in _DIMS)
     places = {cell: tuple(coords[dim].index(getattr(cell, dim)) for dim in _DIMS) for cell in map(_place, cells)}
-    variables: dict[str, Any] = {"measured": (_DIMS, np.zeros(shape, bool))}
+    variables = {name: _empty(name, like, shape, dims.get(name)) for name, like in _widest(cells).items()}
+    variables["measured"] = (_DIMS, np.zeros(shape, bool))
     texts: dict[str, dict[str, str]] = {}
     for cell in cells:
         place = places[_place(cell)]
@@ -122,13 +132,13 @@ def _probe_dataset(probe: str, cells: Sequence[Cell], exact: Mapping[int, Truth]
             if value.dtype.kind == "U":
                 texts.setdefault(f"{name}s", {})[label] = str(value)
                 continue
-            _column(variables, name, value, shape)[place] = value
+            variables[name][1][(*place, *map(slice, np.shape(value)))] = value
             variables["measured"][1][place] = True
     if exact and probe == EXACT_PROBE:
-        values = _column(variables, "exact", np.asarray(np.nan), shape)
+        variables["exact"] = _empty("exact", np.zeros(()), shape, ())
         for cell in cells:
             if cell.restriction == "full" and cell.subloss == "all" and cell.step in exact:
-                values[places[_place(cell)]] = float(exact[cell.step].learning_coefficient)
+                variables["exact"][1][places[_place(cell)]] = float(exact[cell.step].learning_coefficient)
     attributes = {name: json.dumps(table, sort_keys=True) for name, table in texts.items()}
     return xr.Dataset(variables, coords={**coords}, attrs=attributes)
 
@@ -137,14 +147,23 @@ def _place(cell: Cell) -> Cell:
     return cell._replace(reading=None, error=None)
 
 
-def _column(variables: dict[str, Any], name: str, example: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of one variable, made when it is first met: false or NaN where nothing was measured."""
-    if name not in variables:
-        empty: Any = False if example.dtype == bool else np.nan
-        dtype = example.dtype if example.dtype.kind in "bf" else np.float64
-        extra = tuple(_extra_dim(name, axis) for axis in range(np.ndim(example)))
-        variables[name] = ((*_DIMS, *extra), np.full((*shape, *np.shape(example)), empty, dtype))
-    return variables[name][1]
+def _widest(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
+    """For each array an empty one of its type, as long as the longest of any reading."""
+    found: dict[str, np.ndarray] = {}
+    for cell in cells:
+        for name, value in (cell.reading or {}).items():
+            if value.dtype.kind != "U":
+                known = found.get(name, value)
+                found[name] = np.empty(np.maximum(np.shape(known), np.shape(value)).astype(int), known.dtype)
+    return found
+
+
+def _empty(name: str, like: np.ndarray, shape: tuple[int, ...], dims: tuple[str, ...] | None) -> tuple[Any, Any]:
+    """Dims and array of one variable: false or NaN, where nothing was measured it stays so."""
+    empty: Any = False if like.dtype == bool else np.nan
+    dtype = like.dtype if like.dtype.kind in "bf" else np.float64
+    extra = tuple(_extra_dim(name, axis) for axis in range(like.ndim)) if dims is None else dims
+    return (*_DIMS, *extra), np.full((*shape, *like.shape), empty, dtype)
 
 
 def _extra_dim(name: str, axis: int) -> str:

@@ -32,6 +32,7 @@ class Study(NamedTuple):
       probes: What is measured at a checkpoint.
       restrictions: Which free directions are measured.
       sublosses: Which parts of the loss are measured.
+      whole_probes: What is measured besides, on the whole loss in the whole network only.
       budget: The most checkpoints to measure.
       exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
         exact is known; ``None`` instead of a function where nothing ever is.
@@ -53,6 +54,7 @@ class Study(NamedTuple):
     budget: int = 16
     exact: Callable[[PyTree], Truth | None] | None = None
     expected_order: tuple[tuple[str, ...], ...] = ()
+    whole_probes: Mapping[str, Probe] = {}
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Volumes by multilevel splitting against quadrature, against a ladder of temperatures, and without any moves."""
+"""Volumes by multilevel splitting against quadrature, and without any moves; against a ladder: test_density."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import erf, gammainc
 
-from slt_jax.ladder import density_of_states, splitting
+from slt_jax.ladder import splitting
 from slt_jax.ladder.constrained import FIRST, ROUND, Members, wander
 from slt_jax.posterior import full_batch, localise
 
@@ -117,20 +117,6 @@ def test_unequal_orders():
 
 def test_a_ball_in_five_dimensions():
     agrees(fell_to_the_bottom(5, depth=1e-2), of_ball)
-
-
-def test_a_ladder_of_temperatures_finds_the_same(crossed, key):
-    ladder = density_of_states(
-        key, family, jnp.zeros(2), CROSSING, gamma=1.0, depth=1e-6, draws=96, budget=1_000_000, chains=16
-    )
-    at = crossed.log_epsilon[::4][(crossed.log_epsilon[::4] > np.log(2e-6)) & (crossed.log_epsilon[::4] < -1)]
-
-    def on(found, values):
-        return np.interp(at, found.log_epsilon, values)
-
-    off = on(crossed, crossed.log_volume) - on(ladder, ladder.log_volume)
-    error = np.hypot(on(crossed, crossed.log_volume_error), on(ladder, ladder.log_volume_error))
-    assert (np.abs(off) < 4 * error + 0.01).all()
 
 
 def test_intervals_hold_what_they_say():

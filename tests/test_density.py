@@ -43,6 +43,18 @@ def test_the_volume_is_that_of_quadrature_and_its_errors_say_so(measured):
     assert (measured.log_volume <= high).all()
 
 
+def test_splitting_without_temperatures_finds_the_same(measured):
+    other = slt.ladder.splitting(jax.random.key(1), crossing, jnp.zeros(2), NO_DATA, gamma=1.0, live=256)
+    at = np.arange(np.log(1e-12), 0.0, 2.0)
+
+    def on(found, values):
+        return np.interp(at, found.log_epsilon, values)
+
+    off = on(other, other.log_volume) - on(measured, measured.log_volume)
+    error = np.hypot(on(other, other.log_volume_error), on(measured, measured.log_volume_error))
+    assert (np.abs(off) < 4.5 * error + 0.01).all()
+
+
 def test_the_volume_grows_with_the_energy_up_to_all_of_the_prior(measured):
     assert (np.diff(measured.log_volume) >= -1e-12).all()
     assert measured.log_volume[-1] == pytest.approx(0.0, abs=1e-6)

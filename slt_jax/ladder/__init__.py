@@ -19,6 +19,8 @@ from slt_jax.ladder.plateaus import plateaus as plateaus
 from slt_jax.ladder.reweighting import mbar as mbar
 from slt_jax.ladder.samples import DeepSamples as DeepSamples
 from slt_jax.ladder.samples import deep_samples as deep_samples
+from slt_jax.ladder.splitting import Splitting as Splitting
+from slt_jax.ladder.splitting import splitting as splitting
 from slt_jax.ladder.thermodynamics import FreeEnergy as FreeEnergy
 from slt_jax.ladder.thermodynamics import free_energy as free_energy
 from slt_jax.ladder.thermodynamics import heat_capacity as heat_capacity

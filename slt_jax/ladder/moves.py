@@ -94,17 +94,29 @@ def move(
         beyond = jax.tree.map(lambda leaf: leaf[two], state.position)
 
         def single(u: Array, nbeta: Array, state: MetropolisState, a: PyTree, b: PyTree, may: Array) -> MetropolisState:
-            powers = jnp.where(number == 0, _powers(u, state.position), 0.0)
-            reach = jnp.where(number == 0, 0.0, jnp.exp(_between(u[0], *_REACH)))
-            position = tree.combine(lambda z, a, b: z + reach * (a - b), _scaled(state.position, powers), a, b)
+            position, log_volume = proposed(number == 0, u, state.position, a, b)
             tempered = posterior._replace(nbeta=nbeta)
-            return _tested(u[-1], tempered, batch, state, position, jnp.sum(powers), may)
+            return _tested(u[-1], tempered, batch, state, position, log_volume, may)
 
         return jax.vmap(single)(uniform, nbetas, state, nearby, beyond, may), None
 
     count = uniforms.shape[0]
     # one loop, so that the loss is compiled once for all kinds of moves
     return jax.lax.scan(turn, state, (jnp.arange(count), uniforms, first, other, allowed))[0]
+
+
+def proposed(stretch: Array, u: Array, z: PyTree, a: PyTree, b: PyTree) -> tuple[PyTree, Array]:
+    """Where a stretch of ``z``, or a leap by ``a - b``, goes, and the logarithm of its change of volume, shape ``()``.
+
+    Args:
+      stretch: Whether it is a stretch, shape ``()``.
+      u: Numbers in (0, 1), shape ``(NUMBERS,)``; the last one is not used.
+      z, a, b: Trees of one structure.
+    """
+    powers = jnp.where(stretch, _powers(u, z), 0.0)
+    reach = jnp.where(stretch, 0.0, jnp.exp(_between(u[0], *_REACH)))
+    position = tree.combine(lambda z, a, b: z + reach * (a - b), _scaled(z, powers), a, b)
+    return position, jnp.sum(powers)
 
 
 def between_rungs(rungs: int, chains: int, time: Array) -> tuple[Array, Array, Array]:

@@ -10,12 +10,12 @@ from slt_jax.ladder.density import density_of_states as density_of_states
 from slt_jax.ladder.exponent import Candidate as Candidate
 from slt_jax.ladder.exponent import Exponent as Exponent
 from slt_jax.ladder.exponent import fit_exponent as fit_exponent
-from slt_jax.ladder.flow import Flow as Flow
 from slt_jax.ladder.flow import flow as flow
 from slt_jax.ladder.plateaus import Course as Course
 from slt_jax.ladder.plateaus import Crossover as Crossover
 from slt_jax.ladder.plateaus import Plateau as Plateau
 from slt_jax.ladder.plateaus import plateaus as plateaus
+from slt_jax.ladder.reading import Flow as Flow
 from slt_jax.ladder.reweighting import mbar as mbar
 from slt_jax.ladder.samples import DeepSamples as DeepSamples
 from slt_jax.ladder.samples import deep_samples as deep_samples

@@ -64,13 +64,18 @@ def controls_of(record: Record, nbetas: Array, sizes: np.ndarray) -> Controls:
 
 
 class Averages(NamedTuple):
-    """Means with their errors, shape ``(rung,)``, of groups ``(rung, group)``; and λ_eff of each chain."""
+    """Means with their errors, shape ``(rung,)``, of groups ``(rung, group)``; and λ_eff of each chain.
+
+    ``plain`` is λ_eff as the mean of the draws, without control variates: the two differ by more than its error only
+    where the means of the controls are not what they are in equilibrium.
+    """
 
     value: tuple[Array, Array]
     heat: tuple[Array, Array]
     velocity: tuple[Array, Array]
     contact: tuple[Array, Array]
     contact_sum: tuple[Array, Array]
+    plain: tuple[Array, Array]
     per_chain: Array
 
 
@@ -108,12 +113,13 @@ def averages(controls: Controls, logs: Array) -> Averages:
     # the mean of what was squared is that of the draws, not the calmer one
     off = jnp.mean(series[0] - energy, axis=(1, 2), keepdims=True)
     heat = series[1] - off**2
-    extra = jnp.stack([series[0] - heat, jnp.sum(series[2:], axis=0)])
+    extra = jnp.stack([series[0] - heat, jnp.sum(series[2:], axis=0), energy])
     every = jnp.concatenate([series[:1], heat[None], extra, series[2:]])
     flat = every.reshape(-1, *every.shape[2:])
     means, errors = (numbers.reshape(every.shape[:2]) for numbers in mean_and_error(flat))
-    pairs = [(means[index], errors[index]) for index in range(4)]
-    return Averages(pairs[0], pairs[1], pairs[2], (means[4:].T, errors[4:].T), pairs[3], jnp.mean(series[0], axis=2))
+    value, heat_pair, velocity, total, plain = ((means[index], errors[index]) for index in range(5))
+    contact = means[5:].T, errors[5:].T
+    return Averages(value, heat_pair, velocity, contact, total, plain, jnp.mean(series[0], axis=2))
 
 
 def calm_energy(controls: Controls) -> Array:

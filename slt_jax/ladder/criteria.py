@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
 from slt_jax import loss
-from slt_jax.ladder.flow import read_flow
 from slt_jax.ladder.measure import check_size, measure, size_for
+from slt_jax.ladder.reading import read_flow
 from slt_jax.posterior import LocalPosterior, dimension, localise
 from slt_jax.restriction import Restriction
 from slt_jax.sampling import check_key

@@ -11,7 +11,6 @@ from slt_jax.estimators import check_budget
 from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
 from slt_jax.ladder.descent import afforded, descend, prior_of
 from slt_jax.ladder.exponent import Exponent, fit_exponent
-from slt_jax.ladder.flow import Flow, read_flow
 from slt_jax.ladder.groups import group_names
 from slt_jax.ladder.measure import (
     Ladder,
@@ -21,6 +20,7 @@ from slt_jax.ladder.measure import (
     size_for,
     widened,
 )
+from slt_jax.ladder.reading import Flow, read_flow
 from slt_jax.ladder.volume import Volume, log_volume
 from slt_jax.posterior import dimension
 from slt_jax.restriction import Restriction
@@ -74,7 +74,12 @@ class DensityOfStates(NamedTuple):
     @property
     def ok(self) -> bool:
         """Whether the depth was reached, all rungs are healthy, and all neighbours change places."""
-        return self.reached and bool(np.all(self.flow.health.ok)) and self._connected
+        return self.reached and bool(np.all(self._good)) and self._connected
+
+    @property
+    def _good(self) -> np.ndarray:
+        """Of each rung: all of the prior is meant, so that none is too hot."""
+        return np.asarray(self.flow.settled & self.flow.health.ok)
 
     @property
     def _connected(self) -> bool:
@@ -88,9 +93,8 @@ class DensityOfStates(NamedTuple):
             parts.append(f"UNHEALTHY: only ε = {self.depth:.2g} was reached: raise budget, or ask for less depth.")
         if not self._connected:
             parts.append("UNHEALTHY: two neighbours do not change places: raise draws.")
-        for rung in np.flatnonzero(~np.asarray(self.flow.health.ok)):
-            health = jax.tree.map(lambda leaf, rung=rung: leaf[rung], self.flow.health)
-            parts.append(f"At nβ {self.flow.nbetas[rung]:.3g}: {health.explain()}")
+        lines = self.flow._replace(usable=jnp.ones_like(self.flow.usable)).explain().splitlines()
+        parts.extend(lines[rung] for rung in np.flatnonzero(~self._good))
         return " ".join(parts)
 
 

@@ -114,7 +114,9 @@ def proposed(stretch: Array, u: Array, z: PyTree, a: PyTree, b: PyTree) -> tuple
       z, a, b: Trees of one structure.
     """
     powers = jnp.where(stretch, _powers(u, z), 0.0)
-    reach = jnp.where(stretch, 0.0, jnp.exp(_between(u[0], *_REACH)))
+    # either way as often: the way back has to be proposed too
+    way = jnp.where(u[1] < 0.5, -1.0, 1.0)
+    reach = jnp.where(stretch, 0.0, way * jnp.exp(_between(u[0], *_REACH)))
     position = tree.combine(lambda z, a, b: z + reach * (a - b), _scaled(z, powers), a, b)
     return position, jnp.sum(powers)
 

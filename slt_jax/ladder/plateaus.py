@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slt_jax.ladder.flow import Flow
+from slt_jax.ladder.reading import Flow
 
 #: λ_eff stands still where it changes by less than this share of itself for each factor of e in temperature, or by less
 #: than so many of its errors.

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from slt_jax import tree
-from slt_jax.ladder.flow import Flow, flow_and_ladder
+from slt_jax.ladder.flow import flow_and_ladder
+from slt_jax.ladder.reading import Flow
 from slt_jax.restriction import Restriction
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 

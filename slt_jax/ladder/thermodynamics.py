@@ -10,8 +10,9 @@ from slt_jax import loss, tree
 from slt_jax.estimators import Estimate, check_budget, llc
 from slt_jax.ladder.density import EVALUATIONS
 from slt_jax.ladder.descent import afforded, descend, prior_of
-from slt_jax.ladder.flow import flow, read_flow
+from slt_jax.ladder.flow import flow
 from slt_jax.ladder.measure import check_size, double_precision, measure_from, size_for, widened
+from slt_jax.ladder.reading import read_flow
 from slt_jax.ladder.volume import free_energies
 from slt_jax.posterior import dimension, localise
 from slt_jax.restriction import Restriction
@@ -123,7 +124,7 @@ def free_energy(
         integrated_error=integrated_error,
         energy=energy,
         nbeta=target,
-        ok=bool(np.all(course.health.ok)) and connected and agree,
+        ok=bool(np.all(course.settled & course.health.ok)) and connected and agree,
         evaluations=ladder.evaluations,
     )
 

@@ -316,7 +316,7 @@ def test_a_command_that_is_none_exits_with_2_and_shows_how_it_goes(capsys, argum
 
 def test_an_unknown_study_is_named_with_those_there_are(capsys, tmp_path):
     assert main(["demo", "magic", "--out", str(tmp_path / "out")]) == 2
-    assert complaint(capsys) == "slt-jax: STUDY: got 'magic'; choose one of digits, semantics."
+    assert complaint(capsys) == "slt-jax: STUDY: got 'magic'; choose one of digits, semantics, superposition."
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ from slt_jax import tree
 from slt_jax.estimators import check_budget
 from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
 from slt_jax.ladder.descent import afforded, descend, prior_of
-from slt_jax.ladder.exponent import Exponent, fit_exponent
+from slt_jax.ladder.exponent import LEAST_RUNGS, UNKNOWN, Exponent, fit_exponent
 from slt_jax.ladder.groups import group_names
 from slt_jax.ladder.measure import (
     Ladder,
@@ -187,7 +187,8 @@ def _read(ladder: Ladder, depth: float) -> DensityOfStates:
     # what is colder than a rung whose chains disagree hangs on it
     sound = np.cumprod(flow.health.rhat <= RHAT_LIMIT_BRACKETED).astype(bool) & np.isfinite(flow.value)
     settled = jax.tree.map(lambda leaf: leaf[sound], flow._replace(groups=(), evaluations=()))
-    exponent = fit_exponent(settled.nbetas, settled.per_chain, settled.std_error)
+    few = len(settled.nbetas) < LEAST_RUNGS
+    exponent = UNKNOWN if few else fit_exponent(settled.nbetas, settled.per_chain, settled.std_error)
     ratio, ratio_error = _contact_ratio(settled, exponent)
     known = (volume.effective >= _REACHED) & (
         volume.log_epsilon >= np.log(0.5 * exponent.learning_coefficient / settled.nbetas[-1])

@@ -8,11 +8,12 @@ import numpy as np
 #: What a candidate's next terms may add to λ_eff, as a share of it: no data are taken to be better than this.
 _MODEL_ERROR = 5e-4
 #: Rungs that a fit needs, and the share of the covariance between rungs that is not believed.
-_LEAST_RUNGS, _SHRINKAGE = 6, 0.2
-#: Largest b of ``log β + b``, ``log β`` counted from the hottest rung: the unit in which the prior measures K.
-_LATEST = 6.0
-#: Least b that is usual, and how usual: less is for a singularity that begins at a smaller scale than the prior's.
-_EARLIEST, _USUAL = 3.0, 0.8
+LEAST_RUNGS, _SHRINKAGE = 6, 0.2
+#: What b of ``log β + b`` usually is, ``log β`` counted from the hottest rung, and how usual: a ladder from the
+#: prior on knows the unit in which it measures K. Less is for a singularity that begins at a smaller scale.
+_EARLIEST, _LATEST, _USUAL = -3.0, 6.0, 0.95
+#: The most that it is taken to be, as where the hottest rung is far below the prior.
+_MOST = 30.0
 #: Weight from which a multiplicity counts as resolved.
 RESOLVED = 0.95
 
@@ -57,11 +58,17 @@ class Exponent(NamedTuple):
 
     def explain(self) -> str:
         """In words."""
+        if not self.candidates:
+            return "λ and m are unresolved: fewer than six rungs are sound. Draw more, or ask for less depth."
         value = f"λ {self.learning_coefficient:.4g} ± {self.std_error:.2g}"
         if self.multiplicity is not None:
             return f"{value}, m = {self.multiplicity} (weight {self.weights[self.multiplicity - 1]:.3f})."
         likely = ", ".join(f"m = {m} ({weight:.2f})" for m, weight in enumerate(self.weights, 1) if weight > 0.05)
         return f"{value}; m is unresolved: {likely} explain the data. Go to a lower temperature, or draw more."
+
+
+#: Where there is too little to fit.
+UNKNOWN = Exponent(float("nan"), float("inf"), None, (0.25,) * 4, ())
 
 
 class _Family(NamedTuple):
@@ -123,15 +130,15 @@ def fit_exponent(nbetas: Sequence[float] | np.ndarray, per_chain: np.ndarray, er
     order = np.argsort(nbetas)
     depth = np.log(np.asarray(nbetas, np.float64)[order])
     chains, errors = np.asarray(per_chain, np.float64)[order], np.asarray(error, np.float64)[order]
-    if len(depth) < _LEAST_RUNGS:
-        raise ValueError(f"nbetas: got {len(depth)} rungs; a fit of the exponent needs {_LEAST_RUNGS}.")
+    if len(depth) < LEAST_RUNGS:
+        raise ValueError(f"nbetas: got {len(depth)} rungs; a fit of the exponent needs {LEAST_RUNGS}.")
     if not (np.isfinite(chains).all() and np.isfinite(errors).all()):
         raise ValueError("per_chain: has values that are not finite; leave out the rungs that diverged.")
     values, covariance = chains.mean(axis=1), _covariance(chains, errors)
     families = (*(_one_pole(m, values[-1]) for m in (1, 2, 3, 4)), _two_poles())
     fits = [
         _fit(family, first, depth - depth[0], values, covariance)
-        for first in range(len(depth) - _LEAST_RUNGS + 1)
+        for first in range(len(depth) - LEAST_RUNGS + 1)
         for family in families
     ]
     return _averaged(fits, families, len(depth))
@@ -262,16 +269,17 @@ def _one_pole(multiplicity: int, cold: float) -> _Family:
     count = min(order, 2)
 
     def high(begin: float) -> np.ndarray:
-        return np.array([begin + _LATEST, widest])[:count]
+        return np.array([begin + _MOST, widest])[:count]
 
     def starts(begin: float) -> np.ndarray:
-        shifts = np.geomspace(1.0, begin + _LATEST, 24)
+        shifts = np.geomspace(1.0, begin + _MOST, 32)
         return np.stack([shifts, np.full_like(shifts, 0.5 * widest)], axis=1)[:, :count]
 
     def span(begin: float, theta: np.ndarray) -> np.ndarray:
         """One over the density of the prior: most of it where ``log β`` counts from near the hottest rung."""
-        usual = theta[:1] > begin - _EARLIEST
-        return np.append(np.where(usual, (_LATEST + _EARLIEST) / _USUAL, begin / (1 - _USUAL)), widest + 0.3)[:count]
+        usual = (theta[:1] > begin + _EARLIEST) & (theta[:1] < begin + _LATEST)
+        rest = (begin + _MOST - (_LATEST - _EARLIEST)) / (1 - _USUAL)
+        return np.append(np.where(usual, (_LATEST - _EARLIEST) / _USUAL, rest), widest + 0.3)[:count]
 
     low = np.array([1.0, -0.3])[:count]
     return _Family(f"one pole, m = {multiplicity}", multiplicity, shape, lambda begin: low, high, starts, span)

@@ -52,12 +52,10 @@ def deep_samples(
 
     Not to be believed where the flow's ``ok`` is False.
 
-    >>> import jax, jax.numpy as jnp
-    >>> quadratic = lambda w, _: 0.5 * jnp.sum(w**2)
-    >>> nbetas = jnp.array([1e2, 1e4])
-    >>> found = deep_samples(jax.random.key(0), quadratic, jnp.zeros(2), jnp.zeros((9, 0)), nbetas=nbetas, draws=96)
-    >>> found.z.shape, bool(10 * found.z[1].std() < 1.5 * found.z[0].std())
-    ((2, 1536, 2), True)
+    Example::
+
+        found = deep_samples(jax.random.key(0), loss_fn, params, data, nbetas=10.0 ** jnp.arange(3, 8))
+        print(slt_jax.substructure.divisor_weights(found.z, found.nbetas))
     """
     if tree.is_traced((key, params, data)):
         raise ValueError("deep_samples: called inside jit or vmap, but its answer is for the host. Call it outside.")

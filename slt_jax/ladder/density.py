@@ -29,6 +29,9 @@ from slt_jax.types import Key, LossFn, PyTree, Scalar
 
 #: Gradients that may be taken in all where nothing was said.
 EVALUATIONS = 12_000_000
+#: How deep it goes up to so many free parameters, and beyond, where nothing was said.
+_DEPTHS = ((4, 1e-20),)
+_DEEP = 1e-14
 #: Points of the result for each factor of e in ε.
 _POINTS = 2
 #: Effective draws below ε from which on a point counts as reached.
@@ -104,7 +107,7 @@ def density_of_states(
     params: PyTree,
     data: PyTree,
     *,
-    depth: float = 1e-14,
+    depth: float | None = None,
     gamma: Scalar | None = None,
     restriction: Restriction | None = None,
     chains: int | None = None,
@@ -125,7 +128,8 @@ def density_of_states(
       loss_fn: ``loss_fn(params, batch)``: losses in nats, ``(B,)``, ``(B, T)`` or ``()``.
       params: The centre ``w*``, a minimum: no draw may lie below it.
       data: All examples, leading axis ``n``.
-      depth: Smallest ε asked for, in nats.
+      depth: Smallest ε asked for, in nats; default 1e-20 up to 4 free parameters, else 1e-14, whose ladders have many
+        more rungs. A loss that is not 0 at its minimum is not known to so many digits: ask for less there.
       gamma: Precision of the prior, positive; default ``1e-4 n / log n``, as for ``llc``.
       restriction: Free directions; default all.
       chains: Replicas on each rung, at least 2, from whose scatter errors follow; default 32 up to 64 free parameters,
@@ -159,17 +163,20 @@ def density_of_states(
     check_budget(budget, relative_error)
     if tree.is_traced((key, params, data, gamma)):
         raise ValueError("density_of_states: called inside jit or vmap, but it chooses its rungs. Call flow there.")
-    if isinstance(depth, bool) or not hasattr(depth, "__float__") or not 0 < depth < np.inf:
+    number = isinstance(depth, float | int | np.number) and not isinstance(depth, bool)
+    if depth is not None and not (number and 0 < depth < np.inf):
         raise ValueError(f"depth: got {depth!r}; pass the smallest ε in nats, a positive number.")
     with double_precision(True):
         params, data = widened((params, data))
         posterior = prior_of(loss_fn, params, data, gamma, restriction)
-        size = size_for(dimension(posterior), chains, draws, leapfrogs)
+        free = dimension(posterior)
+        depth = float(depth) if depth is not None else next((least for most, least in _DEPTHS if free <= most), _DEEP)
+        size = size_for(free, chains, draws, leapfrogs)
         down_key, draw_key = jax.random.split(key)
-        ladder = descend(down_key, posterior, data, size, depth=float(depth))
+        ladder = descend(down_key, posterior, data, size, depth=depth)
         size, each = afforded(size, ladder, budget)
         ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
-        return _read(ladder, float(depth))
+        return _read(ladder, depth)
 
 
 def _read(ladder: Ladder, depth: float) -> DensityOfStates:

@@ -14,6 +14,9 @@ LEAST_RUNGS, _SHRINKAGE = 6, 0.2
 _EARLIEST, _LATEST, _USUAL = -3.0, 6.0, 0.95
 #: The most that it is taken to be, as where the hottest rung is far below the prior.
 _MOST = 30.0
+#: What leaving out the hottest rungs costs, in logarithms of probability for each factor of e in temperature: not for
+#: each rung, because many rungs close together say no more than few.
+_FORGONE = 0.55
 #: Weight from which a multiplicity counts as resolved.
 RESOLVED = 0.95
 
@@ -100,7 +103,7 @@ def fit_exponent(nbetas: Sequence[float] | np.ndarray, per_chain: np.ndarray, er
     ``λ_eff = λ - P'/P``; two simple poles leave ``λ_eff = λ + Δ r β^{-Δ} / (1 + r β^{-Δ})``. The candidates
     {one pole, m = 1, 2, 3, 4; a pole and the next one} are fitted together, on all ranges of temperatures that end at
     the coldest rung, each weighted by its likelihood, by the share of its parameters' range that explains the data,
-    and by ``e^{-1}`` for each rung left out.
+    and by ``e^{-0.55}`` for each factor of e in temperature left out.
 
     Args:
       nbetas: ``nβ``, shape ``(rung,)``.
@@ -158,6 +161,7 @@ def _fit(family: _Family, first: int, x: np.ndarray, values: np.ndarray, covaria
     from scipy.linalg import solve_triangular
     from scipy.optimize import least_squares
 
+    skipped = x[first]
     x, values = x[first:], values[first:]
     root = np.linalg.cholesky(covariance[first:, first:])
 
@@ -183,7 +187,7 @@ def _fit(family: _Family, first: int, x: np.ndarray, values: np.ndarray, covaria
     chi_squared = float(np.sum(residuals(theta) ** 2))
     rest = whiten(values - family.shape(x, theta))
     value, error = float(ones @ rest / (ones @ ones)), float(np.sqrt(1 / (ones @ ones) + widened))
-    return _Fit(family, first, value, error, theta, chi_squared, -0.5 * chi_squared + occam - first)
+    return _Fit(family, first, value, error, theta, chi_squared, -0.5 * chi_squared + occam - _FORGONE * skipped)
 
 
 def _occam(jacobian: np.ndarray, span: np.ndarray) -> float:

@@ -1,19 +1,16 @@
 """The exponent and the multiplicity behind a flow: candidates that explain it, and how well each does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from slt_jax.ladder.poles import Family, one_pole, two_poles
 
 #: What a candidate's next terms may add to λ_eff, as a share of it: no data are taken to be better than this.
 _MODEL_ERROR = 5e-4
 #: Rungs that a fit needs, and the share of the covariance between rungs that is not believed.
 LEAST_RUNGS, _SHRINKAGE = 6, 0.2
-#: What b of ``log β + b`` usually is, ``log β`` counted from the hottest rung, and how usual: a ladder from the
-#: prior on knows the unit in which it measures K. Less is for a singularity that begins at a smaller scale.
-_EARLIEST, _LATEST, _USUAL = -3.0, 6.0, 0.95
-#: The most that it is taken to be, as where the hottest rung is far below the prior.
-_MOST = 30.0
 #: What leaving out the hottest rungs costs, in logarithms of probability for each factor of e in temperature: not for
 #: each rung, because many rungs close together say no more than few.
 _FORGONE = 0.55
@@ -74,20 +71,8 @@ class Exponent(NamedTuple):
 UNKNOWN = Exponent(float("nan"), float("inf"), None, (0.25,) * 4, ())
 
 
-class _Family(NamedTuple):
-    """A candidate's curve: ``λ_eff = λ + shape(x, θ)``, where x is ``log β`` from the hottest rung of all."""
-
-    name: str
-    multiplicity: int
-    shape: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    low: Callable[[float], np.ndarray]
-    high: Callable[[float], np.ndarray]
-    starts: Callable[[float], np.ndarray]
-    span: Callable[[float, np.ndarray], np.ndarray]
-
-
 class _Fit(NamedTuple):
-    family: _Family
+    family: Family
     first: int
     value: float
     error: float
@@ -138,7 +123,7 @@ def fit_exponent(nbetas: Sequence[float] | np.ndarray, per_chain: np.ndarray, er
     if not (np.isfinite(chains).all() and np.isfinite(errors).all()):
         raise ValueError("per_chain: has values that are not finite; leave out the rungs that diverged.")
     values, covariance = chains.mean(axis=1), _covariance(chains, errors)
-    families = (*(_one_pole(m, values[-1]) for m in (1, 2, 3, 4)), _two_poles())
+    families = (*(one_pole(m, values[-1]) for m in (1, 2, 3, 4)), two_poles())
     fits = [
         _fit(family, first, depth - depth[0], values, covariance)
         for first in range(len(depth) - LEAST_RUNGS + 1)
@@ -157,7 +142,7 @@ def _covariance(chains: np.ndarray, errors: np.ndarray) -> np.ndarray:
     return correlation * np.outer(errors, errors) + np.diag(floor + 1e-300)
 
 
-def _fit(family: _Family, first: int, x: np.ndarray, values: np.ndarray, covariance: np.ndarray) -> _Fit:
+def _fit(family: Family, first: int, x: np.ndarray, values: np.ndarray, covariance: np.ndarray) -> _Fit:
     from scipy.linalg import solve_triangular
     from scipy.optimize import least_squares
 
@@ -207,13 +192,13 @@ def _widening(ones: np.ndarray, slopes: np.ndarray, span: np.ndarray) -> float:
     return float(shift @ np.linalg.solve(precision, shift))
 
 
-def _slope(family: _Family, x: np.ndarray, theta: np.ndarray, index: int, span: np.ndarray) -> np.ndarray:
+def _slope(family: Family, x: np.ndarray, theta: np.ndarray, index: int, span: np.ndarray) -> np.ndarray:
     step = np.zeros_like(theta)
     step[index] = 1e-5 * span[index]
     return (family.shape(x, theta + step) - family.shape(x, theta - step)) / (2 * step[index])
 
 
-def _averaged(fits: list[_Fit], families: Sequence[_Family], rungs: int) -> Exponent:
+def _averaged(fits: list[_Fit], families: Sequence[Family], rungs: int) -> Exponent:
     logs = np.array([fit.log_weight for fit in fits])
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
@@ -246,56 +231,3 @@ def _averaged(fits: list[_Fit], families: Sequence[_Family], rungs: int) -> Expo
     candidates.sort(key=lambda candidate: -candidate.weight)
     resolved = best + 1 if by_order[best] >= RESOLVED else None
     return Exponent(mean, spread, resolved, by_order, tuple(candidates))
-
-
-def _one_pole(multiplicity: int, cold: float) -> _Family:
-    """``P = y^o + o(o-1)/2 κ y^{o-2}`` with ``o = m - 1`` and ``y = log β + b`` at least 1 in the range.
-
-    ``Z`` is an inverse Mellin transform of ``Γ(s) ζ(s)``: b and κ are the first two derivatives at the pole of the log
-    of what multiplies it. Γ gives κ ``ψ'(λ)``; a Gaussian prior adds ``π²/6`` for each of the m factors, a uniform
-    one none.
-    """
-    from scipy.special import polygamma
-
-    order = multiplicity - 1
-    pairs = 0.5 * order * (order - 1)
-
-    def shape(x: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        if order == 0:
-            return 0 * x
-        y = x - x[0] + theta[0]
-        if order == 1:
-            return -1 / y
-        kappa = pairs * theta[1]
-        return -(order * y**2 + (order - 2) * kappa) / (y * (y**2 + kappa))
-
-    widest = float(polygamma(1, max(cold, 0.1))) + 3.0 * multiplicity
-    count = min(order, 2)
-
-    def high(begin: float) -> np.ndarray:
-        return np.array([begin + _MOST, widest])[:count]
-
-    def starts(begin: float) -> np.ndarray:
-        shifts = np.geomspace(1.0, begin + _MOST, 32)
-        return np.stack([shifts, np.full_like(shifts, 0.5 * widest)], axis=1)[:, :count]
-
-    def span(begin: float, theta: np.ndarray) -> np.ndarray:
-        """One over the density of the prior: most of it where ``log β`` counts from near the hottest rung."""
-        usual = (theta[:1] > begin + _EARLIEST) & (theta[:1] < begin + _LATEST)
-        rest = (begin + _MOST - (_LATEST - _EARLIEST)) / (1 - _USUAL)
-        return np.append(np.where(usual, (_LATEST - _EARLIEST) / _USUAL, rest), widest + 0.3)[:count]
-
-    low = np.array([1.0, -0.3])[:count]
-    return _Family(f"one pole, m = {multiplicity}", multiplicity, shape, lambda begin: low, high, starts, span)
-
-
-def _two_poles() -> _Family:
-    def shape(x: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        distance = np.exp(theta[0])
-        size = theta[1] * np.exp(-distance * (x - x[0]))
-        return distance * size / (1 + size)
-
-    low, high = np.array([np.log(0.05), -0.8]), np.array([np.log(3.0), 10.0])
-    grid = [(d, r) for d in np.linspace(low[0], high[0], 16) for r in (-0.5, -0.1, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)]
-    starts = np.array(grid)
-    return _Family("two poles", 1, shape, lambda s: low, lambda s: high, lambda s: starts, lambda s, theta: high - low)

@@ -70,6 +70,12 @@ def test_wbic_is_the_energy_and_lambda_log_n():
     exact = 10 / 2 * np.log(1000)
     assert abs(float(estimate.value) - exact) < 4 * float(estimate.std_error)
     assert bool(estimate.health.ok)
+    # from a centre off its minimum it is that of the minimum: the same draws, counted from where they are
+    moved = slt.wbic(jax.random.key(2), quadratic, jnp.full(10, 0.05), jnp.zeros((1000, 0)))
+    assert bool(moved.settings.polished)
+    assert abs(float(moved.value) - exact) < 4 * float(moved.std_error)
+    with pytest.raises(ValueError, match="reference: given"):
+        slt.wbic(jax.random.key(2), quadratic, jnp.zeros(10), jnp.zeros((1000, 0)), reference="self")
     with pytest.raises(ValueError, match="nbeta: given"):
         slt.wbic(jax.random.key(2), quadratic, jnp.zeros(10), jnp.zeros((1000, 0)), nbeta=3.0)
 

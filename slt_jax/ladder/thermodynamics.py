@@ -142,7 +142,7 @@ def wbic(key: Key, loss_fn: LossFn, params: PyTree, data: PyTree, **settings: An
       An estimate, nats, with the verdict of ``llc``.
 
     Raises:
-      ValueError: ``nbeta`` is given: the criterion fixes it; and as ``llc``.
+      ValueError: ``nbeta`` is given, which the criterion fixes, or another ``reference``; and as ``llc``.
 
     Not to be believed as a free energy to better than ``O(√log n)``, nor as that of other basins than this one.
 
@@ -155,10 +155,16 @@ def wbic(key: Key, loss_fn: LossFn, params: PyTree, data: PyTree, **settings: An
     """
     if settings.get("nbeta") is not None:
         raise ValueError("nbeta: given, but the criterion is defined at n / log n. Leave it out, or call llc.")
+    if settings.get("reference", "loss") != "loss":
+        raise ValueError("reference: given, but the criterion is of the loss itself. Leave it out, or call llc.")
     estimate = llc(key, loss_fn, params, data, **settings)
     count = loss.example_count(data)
-    base = count * jnp.mean(localise(loss_fn, params, data).center_losses)
     scale = float(np.log(count))
+    base = count * jnp.mean(localise(loss_fn, params, data).center_losses)
+    chosen = estimate.settings
+    if chosen is not None:
+        # λ̂ counts from the minimum that the centre was moved to
+        base = base - scale * jnp.where(chosen.polished, chosen.shift, 0.0)
     return estimate._replace(
         value=base + scale * estimate.value,
         std_error=scale * estimate.std_error,

@@ -86,9 +86,7 @@ def waic(
     if loss.check(loss_fn, params, data) == ():
         raise ValueError("loss_fn: returns a mean, of shape (); return one loss for each example, of shape (B,).")
     count = loss.example_count(data)
-    posterior = localise(loss_fn, params, data, nbeta=float(count), gamma=gamma, restriction=restriction)
-    if gamma is None:
-        posterior = posterior._replace(gamma=localise(loss_fn, params, data).gamma)
+    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction)
     free = dimension(posterior)
     size = size_for(free, chains, draws, leapfrogs)
     nbetas = count * 2.0 ** -jnp.arange(_RUNGS - 1, -1, -1, dtype=posterior.nbeta.dtype)

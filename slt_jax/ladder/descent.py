@@ -42,9 +42,7 @@ def prior_of(
     Raises:
       ValueError: as ``localise``; a γ of 0.
     """
-    if gamma is None:
-        gamma = localise(loss_fn, params, data).gamma
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction, nbeta=1.0)
+    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction)
     if float(posterior.gamma) == 0:
         raise ValueError("gamma: got 0, but volumes are measured by the prior N(0, 1/γ); pass a positive one.")
     return posterior

@@ -86,7 +86,8 @@ def waic(
     if loss.check(loss_fn, params, data) == ():
         raise ValueError("loss_fn: returns a mean, of shape (); return one loss for each example, of shape (B,).")
     count = loss.example_count(data)
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction)
+    nbeta = None if gamma is None else float(count)
+    posterior = localise(loss_fn, params, data, nbeta=nbeta, gamma=gamma, restriction=restriction)
     free = dimension(posterior)
     size = size_for(free, chains, draws, leapfrogs)
     nbetas = count * 2.0 ** -jnp.arange(_RUNGS - 1, -1, -1, dtype=posterior.nbeta.dtype)

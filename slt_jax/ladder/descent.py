@@ -42,7 +42,9 @@ def prior_of(
     Raises:
       ValueError: as ``localise``; a γ of 0.
     """
-    posterior = localise(loss_fn, params, data, gamma=gamma, restriction=restriction)
+    # a γ of the caller's needs no n / log n, which one example does not have
+    nbeta = None if gamma is None else 1.0
+    posterior = localise(loss_fn, params, data, nbeta=nbeta, gamma=gamma, restriction=restriction)
     if float(posterior.gamma) == 0:
         raise ValueError("gamma: got 0, but volumes are measured by the prior N(0, 1/γ); pass a positive one.")
     return posterior

@@ -18,7 +18,6 @@ from slt_jax.ladder.measure import (
     double_precision,
     measure_from,
     size_for,
-    widened,
 )
 from slt_jax.ladder.reading import Flow, read_flow
 from slt_jax.ladder.volume import Volume, log_volume
@@ -167,7 +166,7 @@ def density_of_states(
     if depth is not None and not (number and 0 < depth < np.inf):
         raise ValueError(f"depth: got {depth!r}; pass the smallest ε in nats, a positive number.")
     with double_precision(True):
-        params, data = widened((params, data))
+        params, data = tree.as_double((params, data))
         posterior = prior_of(loss_fn, params, data, gamma, restriction)
         free = dimension(posterior)
         depth = float(depth) if depth is not None else next((least for most, least in _DEPTHS if free <= most), _DEEP)

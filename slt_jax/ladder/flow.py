@@ -15,7 +15,6 @@ from slt_jax.ladder.measure import (
     needs_double,
     on_host,
     size_for,
-    widened,
 )
 from slt_jax.ladder.reading import Flow, read_flow
 from slt_jax.posterior import LocalPosterior, dimension, localise
@@ -127,7 +126,7 @@ def flow_and_ladder(
     nbetas = _checked(nbetas)
     wide = nbetas is not None and needs_double(nbetas) and not tree.is_traced((key, params, data, gamma))
     with double_precision(wide):
-        params, data = widened((params, data)) if wide else (params, data)
+        params, data = tree.as_double((params, data)) if wide else (params, data)
         reference = localise(loss_fn, params, data, gamma=gamma, restriction=restriction)
         posterior = reference if nbetas is None else reference._replace(nbeta=jnp.max(jnp.asarray(nbetas)))
         ladder_nbetas = _default(posterior) if nbetas is None else jnp.asarray(nbetas)

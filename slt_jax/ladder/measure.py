@@ -127,16 +127,6 @@ def double_precision(wanted: bool) -> Iterator[None]:
         yield
 
 
-def widened(values: PyTree) -> PyTree:
-    """Floating-point leaves in double precision, others as they are; to be called inside ``double_precision``."""
-
-    def wide(leaf: Array) -> Array:
-        leaf = jnp.asarray(leaf)
-        return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(wide, values)
-
-
 def on_host(values: PyTree) -> PyTree:
     """Arrays of numpy, which keep their precision wherever they go; traced ones as they are."""
     return values if tree.is_traced(values) else jax.tree.map(np.asarray, values)

@@ -9,7 +9,7 @@ from slt_jax import tree
 from slt_jax.ladder.constrained import ROUND
 from slt_jax.ladder.descent import prior_of
 from slt_jax.ladder.levels import Level, descend_levels
-from slt_jax.ladder.measure import double_precision, widened
+from slt_jax.ladder.measure import double_precision
 from slt_jax.restriction import Restriction
 from slt_jax.sampling import check_key
 from slt_jax.types import Key, LossFn, PyTree, Scalar
@@ -169,7 +169,7 @@ def splitting(
     if isinstance(depth, bool) or not hasattr(depth, "__float__") or not 0 < depth < np.inf:
         raise ValueError(f"depth: got {depth!r}; pass the smallest ε in nats, a positive number.")
     with double_precision(True):
-        params, data = widened((params, data))
+        params, data = tree.as_double((params, data))
         posterior = prior_of(loss_fn, params, data, gamma, restriction)
         # the conductance at the smallest ε looks half a factor of e beyond it
         seen = descend_levels(key, posterior, data, float(depth) * np.exp(-0.5), live, populations, levels, moves)

@@ -11,7 +11,7 @@ from slt_jax.estimators import Estimate, check_budget, llc
 from slt_jax.ladder.density import EVALUATIONS
 from slt_jax.ladder.descent import afforded, descend, prior_of
 from slt_jax.ladder.flow import flow
-from slt_jax.ladder.measure import check_size, double_precision, measure_from, size_for, widened
+from slt_jax.ladder.measure import check_size, double_precision, measure_from, size_for
 from slt_jax.ladder.reading import read_flow
 from slt_jax.ladder.volume import free_energies
 from slt_jax.posterior import dimension, localise
@@ -97,7 +97,7 @@ def free_energy(
     if not 0 < target < np.inf:
         raise ValueError(f"nbeta: got {nbeta}; it must be positive and finite.")
     with double_precision(True):
-        params, data = widened((params, data))
+        params, data = tree.as_double((params, data))
         posterior = prior_of(loss_fn, params, data, gamma, restriction)
         size = size_for(dimension(posterior), chains, draws, leapfrogs)
         down_key, draw_key = jax.random.split(key)

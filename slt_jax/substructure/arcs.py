@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.jet import jet
 
-from slt_jax import loss
+from slt_jax import loss, tree
 from slt_jax.substructure import double
 from slt_jax.types import Array, LossFn, PyTree
 
@@ -109,9 +109,9 @@ def _twisted(arc: Callable[[Array], PyTree]) -> Callable[[Array], PyTree]:
 
 def _along(loss_fn: LossFn, params: PyTree, data: PyTree, arc: Callable[[Array], PyTree]) -> Callable[[Array], Array]:
     """``t -> `` losses at ``w* + arc(t)``, in float64, after a look at the arc."""
-    center, examples, function = double.as_double(params), double.as_double(data), double.as_double(loss_fn)
+    center, examples, function = tree.as_double(params), tree.as_double(data), tree.as_double(loss_fn)
     start = arc(jnp.zeros(()))
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (start, center)]
+    shapes = [jax.tree.map(jnp.shape, one) for one in (start, center)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"arc: returned a tree of shapes {shapes[0]}, but params have {shapes[1]}.")
     if any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(start)):

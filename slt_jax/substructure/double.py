@@ -35,11 +35,6 @@ class Coordinates(NamedTuple):
     basis: Callable[[np.ndarray], PyTree]
 
 
-def as_double(values: PyTree) -> PyTree:
-    """Floating arrays in float64, anything else as it is."""
-    return jax.tree.map(_widened, values)
-
-
 def coordinates(params: PyTree, restriction: Restriction | None) -> Coordinates:
     """The free directions around ``params`` as a flat vector; to be called with 64 bits on.
 
@@ -48,7 +43,7 @@ def coordinates(params: PyTree, restriction: Restriction | None) -> Coordinates:
     """
     restriction = restrictions.full() if restriction is None else restriction
     restrictions.check(restriction, params)
-    center, restriction = as_double(params), as_double(restriction)
+    center, restriction = tree.as_double(params), tree.as_double(restriction)
     origin, unravel = ravel_pytree(restriction.origin(center))
 
     def lift(u: Array) -> PyTree:
@@ -64,7 +59,7 @@ def coordinates(params: PyTree, restriction: Restriction | None) -> Coordinates:
 
 def mean_loss(loss_fn: Callable[..., Array], space: Coordinates, data: PyTree) -> Callable[[Array], Array]:
     """``u -> L(lift(u))``, the mean over all of the data, shape ``()``, float64."""
-    function, data = as_double(_partial(loss_fn)), as_double(data)
+    function, data = tree.as_double(_partial(loss_fn)), tree.as_double(data)
     return lambda u: jnp.mean(loss.per_example(function(space.lift(u), data)).astype(jnp.float64))
 
 
@@ -76,7 +71,7 @@ def residuals(
     ``"squared"``: ``(f(u) - f(0)) / √n``. ``"categorical"``: ``√(p/n) (log softmax f(u) - log softmax f(0))`` with
     ``p = softmax f(0)``: ``½ |r|²`` is the Kullback-Leibler divergence up to terms of third order in ``r``.
     """
-    function, data = as_double(_partial(outputs)), as_double(data)
+    function, data = tree.as_double(_partial(outputs)), tree.as_double(data)
     count = loss.example_count(data)
     # per-token answers are averaged over tokens, as losses are; a constant factor, of no effect on an order
 
@@ -133,8 +128,3 @@ def check_positive(**numbers: float) -> None:
 
 def _partial(function: Callable[..., Any]) -> Partial:
     return function if isinstance(function, Partial) else Partial(function)
-
-
-def _widened(leaf: Any) -> Any:
-    floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.asarray(leaf, jnp.float64) if floating or isinstance(leaf, float) else leaf

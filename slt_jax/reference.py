@@ -171,12 +171,7 @@ def _series(gain: Array) -> tuple[Array, Array]:
 
 def _total(distance: Callable[[Array, Array], Array], reference: PyTree, found: PyTree) -> Array:
     """The sum of a distance over all leaves."""
-    return reduce(jnp.add, jax.tree.leaves(jax.tree.map(distance, reference, _widened(found))))
-
-
-def _widened(outputs: PyTree) -> PyTree:
-    """In at least float32: differences of half-precision outputs are taken after, not before."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), outputs)
+    return reduce(jnp.add, jax.tree.leaves(jax.tree.map(distance, reference, tree.at_least_float32(found))))
 
 
 @jax.jit
@@ -184,7 +179,7 @@ def _own_outputs(outputs: Partial, params: PyTree, data: PyTree) -> PyTree:
     """Outputs on all of the data as constants, in pieces that bound the memory of one forward pass."""
 
     def answers(examples: PyTree) -> PyTree:
-        return jax.lax.stop_gradient(_widened(outputs(params, examples)))
+        return jax.lax.stop_gradient(tree.at_least_float32(outputs(params, examples)))
 
     count, size = loss.example_count(data), loss.CENTER_CHUNK
     if count <= size:

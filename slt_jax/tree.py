@@ -48,6 +48,15 @@ def as_double(values: PyTree) -> PyTree:
     return jax.tree.map(wide, values)
 
 
+def at_least_float32(values: PyTree) -> PyTree:
+    """All leaves in float32, or wider where they are: differences of half precision are taken after, not before.
+
+    >>> [leaf.dtype.name for leaf in at_least_float32([jnp.ones(2, jnp.bfloat16), jnp.ones(2)])]
+    ['float32', 'float32']
+    """
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), values)
+
+
 def combine(function: Callable[..., Array], *trees: PyTree) -> PyTree:
     """Apply ``function`` leafwise, keeping the dtype of the first tree's leaves.
 
@@ -168,12 +177,8 @@ def is_traced(tree: PyTree) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def _at_least_float32(leaf: Array) -> jnp.dtype:
-    return jnp.promote_types(leaf.dtype, jnp.float32)
-
-
 def _products(left: PyTree, right: PyTree) -> list[Array]:
     return [
-        jnp.sum(a.astype(_at_least_float32(a)) * b.astype(_at_least_float32(b)))
+        jnp.sum(at_least_float32(a) * at_least_float32(b))
         for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     ]

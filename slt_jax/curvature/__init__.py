@@ -1,3 +1,5 @@
+"""Second derivatives of the loss: how sharp it is where a chain goes, its spectrum, and its stiffest directions."""
+
 from slt_jax.curvature.lanczos import Quadrature, lanczos
 from slt_jax.curvature.operators import (
     Metric,

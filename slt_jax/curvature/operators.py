@@ -57,7 +57,7 @@ def hessian(
 
     def image(examples: PyTree) -> PyTree:
         def mean_loss(z: PyTree) -> Array:
-            return jnp.mean(_widened(loss.per_example(loss_fn(restriction.lift(params, z), examples))))
+            return jnp.mean(tree.at_least_float32(loss.per_example(loss_fn(restriction.lift(params, z), examples))))
 
         return jax.jvp(jax.grad(mean_loss), (origin,), (vector,))[1]
 
@@ -104,7 +104,7 @@ def empirical_fisher(
 
     def image(examples: PyTree) -> PyTree:
         def losses(z: PyTree) -> Array:
-            return _widened(loss.per_example(loss_fn(restriction.lift(params, z), examples)))
+            return tree.at_least_float32(loss.per_example(loss_fn(restriction.lift(params, z), examples)))
 
         found, slopes = jax.jvp(losses, (origin,), (vector,))
         return jax.vjp(losses, origin)[1](slopes / found.size)[0]
@@ -166,7 +166,7 @@ def product(
     operator: Operator, loss_fn: LossFn, params: PyTree, data: PyTree, restriction: Restriction, chunk: int
 ) -> tuple[Callable[[Array], Array], int]:
     """The operator as a function of flat vectors, and their length; parameters are taken in at least float32."""
-    params = jax.tree.map(lambda leaf: _widened(jnp.asarray(leaf)), params)
+    params = tree.at_least_float32(jax.tree.map(jnp.asarray, params))
     flat, unravel = ravel_pytree(restriction.origin(params))
 
     def multiply(vector: Array) -> Array:
@@ -203,7 +203,7 @@ def _gauss_newton(
 
     def image(examples: PyTree) -> PyTree:
         def answers(z: PyTree) -> PyTree:
-            return jax.tree.map(_widened, outputs(restriction.lift(params, z), examples))
+            return tree.at_least_float32(outputs(restriction.lift(params, z), examples))
 
         found, tangents = jax.jvp(answers, (origin,), (vector,))
         back = tree.scale(1 / loss.example_count(examples), metric(found, tangents))
@@ -226,7 +226,3 @@ def _mean_over(image: Callable[[PyTree], PyTree], data: PyTree, chunk: int) -> P
         return total
     rest = image(jax.tree.map(lambda leaf: jnp.asarray(leaf)[whole:], data))
     return tree.combine(lambda sums, last: sums + (count - whole) / count * last, total, rest)
-
-
-def _widened(leaf: Array) -> Array:
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))

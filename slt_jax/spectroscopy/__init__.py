@@ -5,6 +5,8 @@ from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.construct import Construction, construct
 from slt_jax.spectroscopy.contact_probe import contact_probe
+from slt_jax.spectroscopy.dos_probe import dos_probe
+from slt_jax.spectroscopy.flow_probe import flow_probe
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.phases import Phases, detect_phases
@@ -12,7 +14,6 @@ from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
-from slt_jax.spectroscopy.temperature_probes import dos_probe, flow_probe
 
 __all__ = [
     "Alignment",

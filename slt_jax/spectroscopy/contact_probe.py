@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from slt_jax.ladder import flow
-from slt_jax.posterior import localise
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction
+from slt_jax.spectroscopy.flow_probe import check_flow, flow_at
 from slt_jax.spectroscopy.probes import Probe, Reading
-from slt_jax.spectroscopy.temperature_probes import check_flow
 from slt_jax.types import Key
 
 _ARRAYS = {
@@ -68,13 +66,13 @@ def measure_contact(
       each of shape ``()``; ``nbetas`` and ``lambda_eff``, shape ``(rung,)``; ``contact`` and ``contact_error``, shape
       ``(rung, group)``, the groups in the order in which the explanation names them. Healthy where the coldest rung is.
     """
-    posterior = localise(*problem, nbeta=nbeta, gamma=gamma, restriction=restriction)
-    measured = flow(
+    posterior, measured = flow_at(
         key,
-        *problem,
-        nbetas=np.float64(posterior.nbeta) * 2.0 ** -np.arange(rungs),  # type: ignore[arg-type]
-        gamma=posterior.gamma,
-        restriction=restriction,
+        problem,
+        restriction,
+        nbeta=nbeta,
+        gamma=gamma,
+        rungs=rungs,
         chains=chains,
         draws=draws,
         leapfrogs=leapfrogs,

@@ -1,14 +1,13 @@
-"""Probes that look at many temperatures: the flow of the learning coefficient, and the density of states."""
+"""The probe of many temperatures: the flow of the learning coefficient at a checkpoint."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
-from slt_jax.estimators import check_budget
-from slt_jax.ladder import DensityOfStates, Flow, density_of_states, flow, plateaus
+from slt_jax.ladder import Flow, flow, plateaus
 from slt_jax.ladder.measure import check_size
-from slt_jax.posterior import localise
+from slt_jax.posterior import LocalPosterior, localise
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction
 from slt_jax.spectroscopy.probes import Probe, Reading
@@ -30,7 +29,6 @@ _FLOW_ARRAYS = (
     "ok",
     "plateau",
 )
-_DOS_ARRAYS = ("log_epsilon", "log_volume", "log_volume_error", "conductance", "conductance_error")
 
 
 def flow_probe(
@@ -82,7 +80,24 @@ def check_flow(
     if isinstance(rungs, bool) or not isinstance(rungs, int) or not 1 <= rungs <= 40:
         raise ValueError(f"rungs: got {rungs!r}; it must be an integer from 1 to 40.")
     check_size(chains=chains, draws=draws, leapfrogs=leapfrogs)
-    _check_posterior(problem, nbeta, gamma)
+    check_posterior(problem, nbeta, gamma)
+
+
+def flow_at(
+    key: Key,
+    problem: Problem,
+    restriction: Restriction | None,
+    *,
+    nbeta: float | None,
+    gamma: float | None,
+    rungs: int,
+    **size: int,
+) -> tuple[LocalPosterior, Flow]:
+    """The flow that a probe reads, from the ``nβ`` asked for upwards by factors of two, and the posterior there."""
+    posterior = localise(*problem, nbeta=nbeta, gamma=gamma, restriction=restriction)
+    nbetas = np.float64(posterior.nbeta) * 2.0 ** -np.arange(rungs)
+    settings: dict[str, Any] = {"nbetas": nbetas, "gamma": posterior.gamma, "restriction": restriction, **size}
+    return posterior, flow(key, *problem, **settings)
 
 
 def measure_flow(
@@ -106,13 +121,13 @@ def measure_flow(
       λ of the plateau of two rungs or more that a rung belongs to, else NaN. Healthy where the coldest rung is usable
       and all usable rungs are healthy: a rung too hot for γ is no fault of the reading.
     """
-    posterior = localise(*problem, nbeta=nbeta, gamma=gamma, restriction=restriction)
-    measured = flow(
+    posterior, measured = flow_at(
         key,
-        *problem,
-        nbetas=np.float64(posterior.nbeta) * 2.0 ** -np.arange(rungs),  # type: ignore[arg-type]
-        gamma=posterior.gamma,
-        restriction=restriction,
+        problem,
+        restriction,
+        nbeta=nbeta,
+        gamma=gamma,
+        rungs=rungs,
         chains=chains,
         draws=draws,
         leapfrogs=leapfrogs,
@@ -143,116 +158,9 @@ def measure_flow(
     }
 
 
-def dos_probe(
-    *,
-    gamma: float | None = None,
-    depth: float = 1e-6,
-    chains: int | None = None,
-    draws: int = 300,
-    leapfrogs: int | None = None,
-    budget: int = 1_000_000,
-    relative_error: float = 0.02,
-) -> Probe:
-    """The density of states, as a probe; the settings are those of ``density_of_states``, and less is drawn.
+def check_posterior(problem: Problem, nbeta: float | None, gamma: float | None) -> None:
+    """Refuse a temperature or a γ out of range, and a loss that breaks its contract, computing nothing."""
 
-    It chooses its own temperatures, and a new number of them is compiled anew: many times the price of ``flow``.
-    """
-    settings = {
-        "gamma": gamma,
-        "depth": depth,
-        "chains": chains,
-        "draws": draws,
-        "leapfrogs": leapfrogs,
-        "budget": budget,
-        "relative_error": relative_error,
-    }
-    dims = {**dict.fromkeys(_DOS_ARRAYS, ("point",)), "multiplicity_weights": ("m",)}
-    return Probe(measure_dos, settings, check_dos, dims)
-
-
-def check_dos(
-    problem: Problem,
-    *,
-    gamma: float | None,
-    depth: float,
-    chains: int | None,
-    draws: int,
-    leapfrogs: int | None,
-    budget: int,
-    relative_error: float,
-) -> None:
-    """Refuse settings that no checkpoint could be measured with, before anything is compiled.
-
-    Raises:
-      ValueError: naming the setting, what was got and what to do.
-    """
-    check_size(chains=chains, draws=draws, leapfrogs=leapfrogs)
-    check_budget(budget, relative_error)
-    if not 0 < depth < np.inf:
-        raise ValueError(f"depth: got {depth!r}; pass the smallest ε in nats, a positive number.")
-    if gamma == 0:
-        raise ValueError("gamma: got 0, but the volume is measured by the prior N(0, 1/γ); pass a positive one.")
-    _check_posterior(problem, None, gamma)
-
-
-def measure_dos(
-    key: Key,
-    problem: Problem,
-    restriction: Restriction | None,
-    *,
-    gamma: float | None,
-    depth: float,
-    chains: int | None,
-    draws: int,
-    leapfrogs: int | None,
-    budget: int,
-    relative_error: float,
-) -> Reading:
-    """The numbers of ``density_of_states``, from the smallest ε on.
-
-    Returns:
-      ``value`` and ``std_error`` (the exponent λ), ``healthy``, ``explanation``, ``gamma``, ``multiplicity`` (0 where
-      it is unresolved), ``contact_ratio``, ``contact_ratio_error``, ``depth`` (the smallest ε reached, nats), each of
-      shape ``()``; ``log_epsilon``, ``log_volume``, ``conductance`` and their ``_error``, shape ``(point,)``;
-      ``multiplicity_weights`` of ``m = 1, 2, 3, 4``, shape ``(m,)``.
-
-    Raises:
-      ValueError: no exponent could be fitted: there were too few temperatures between the prior and ``depth``.
-    """
-    schedule: dict[str, Any] = {"chains": chains, "draws": draws, "leapfrogs": leapfrogs, "budget": budget}
-    try:
-        found = density_of_states(
-            key,
-            *problem,
-            depth=depth,
-            gamma=gamma,
-            restriction=restriction,
-            relative_error=relative_error,
-            **schedule,
-        )
-    except ValueError as error:
-        raise ValueError(f"{error} The centre may be no minimum, or the prior not reach above depth.") from error
-    healthy = found.ok and bool(np.isfinite(found.exponent.learning_coefficient))
-    return {
-        "value": np.asarray(found.exponent.learning_coefficient),
-        "std_error": np.asarray(found.exponent.std_error),
-        "healthy": np.asarray(healthy),
-        "explanation": np.asarray(_dos_verdict(found, healthy)),
-        "gamma": np.asarray(localise(*problem, gamma=gamma).gamma),
-        "multiplicity": np.asarray(float(found.exponent.multiplicity or 0)),
-        "multiplicity_weights": np.asarray(found.exponent.weights),
-        "contact_ratio": np.asarray(found.contact_ratio),
-        "contact_ratio_error": np.asarray(found.contact_ratio_error),
-        "depth": np.asarray(found.depth),
-        "log_epsilon": found.log_epsilon,
-        "log_volume": found.log_volume,
-        "log_volume_error": found.log_volume_error,
-        "conductance": found.conductance,
-        "conductance_error": found.conductance_error,
-    }
-
-
-def _check_posterior(problem: Problem, nbeta: float | None, gamma: float | None) -> None:
     def temperature(params: PyTree, data: PyTree) -> Array:
         return localise(problem.loss_fn, params, data, nbeta, gamma).nbeta
 
@@ -286,8 +194,3 @@ def _flow_verdict(measured: Flow) -> str:
     left_out = f" {hot} hotter ones are left out." if hot else ""
     count = f"{int(usable.sum()) - len(wrong)} of {len(usable)} temperatures are usable and healthy.{left_out}"
     return f"UNHEALTHY: {' '.join(said)} {count}" if said else f"healthy: {count}"
-
-
-def _dos_verdict(found: DensityOfStates, healthy: bool) -> str:
-    told = found.explain().replace("UNHEALTHY: ", "")
-    return f"{'healthy' if healthy else 'UNHEALTHY'}: {told}"

@@ -101,6 +101,16 @@ def test_a_depth_that_is_not_reached_is_a_verdict():
     assert "was reached" in found.explain()
 
 
+def test_a_shallow_volume_is_reached_although_nothing_can_be_fitted():
+    found = slt.density_of_states(
+        jax.random.key(3), crossing, jnp.zeros(2), NO_DATA, gamma=1.0, depth=0.1, draws=96, budget=200_000
+    )
+    assert found.reached
+    assert found.exponent.multiplicity is None
+    assert "fewer than six rungs" in found.explain()
+    assert abs(found.log_volume[0] - exact_log_volume(np.log([0.1]))[0]) < 4 * found.log_volume_error[0]
+
+
 REFUSED = [
     (dict(gamma=0.0), "gamma: got 0"),
     (dict(depth=0.0), "depth: got 0"),

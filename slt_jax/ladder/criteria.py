@@ -94,7 +94,7 @@ def waic(
     ladder = measure(key, posterior, data, nbetas, size)
     if not jax.tree.leaves(ladder.record.positions):
         raise ValueError(f"params: has {free} free parameters; positions are kept up to 4096. Restrict them.")
-    ok = read_flow(ladder._replace(evaluations=0)).health.ok[-1]
+    ok = read_flow(ladder._replace(evaluations=0)).ok[-1]
     positions = jax.tree.map(lambda leaf: leaf[-1], ladder.record.positions)
     return _criterion(posterior, data, positions, ok)
 

@@ -11,7 +11,6 @@ from slt_jax.estimators import check_budget
 from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
 from slt_jax.ladder.descent import afforded, descend, prior_of
 from slt_jax.ladder.exponent import LEAST_RUNGS, UNKNOWN, Exponent, fit_exponent
-from slt_jax.ladder.groups import group_names
 from slt_jax.ladder.measure import (
     Ladder,
     check_size,
@@ -19,8 +18,8 @@ from slt_jax.ladder.measure import (
     measure_from,
     size_for,
 )
-from slt_jax.ladder.reading import Flow, read_flow
-from slt_jax.ladder.volume import Volume, log_volume
+from slt_jax.ladder.reading import Flow, read_below_prior
+from slt_jax.ladder.volume import log_volume
 from slt_jax.posterior import dimension
 from slt_jax.restriction import Restriction
 from slt_jax.sampling import check_key
@@ -76,16 +75,12 @@ class DensityOfStates(NamedTuple):
     @property
     def ok(self) -> bool:
         """Whether the depth was reached, all rungs are healthy, and all neighbours change places."""
-        return self.reached and bool(np.all(self._good)) and self._connected
+        return self.reached and bool(np.all(self._good) and self.flow.connected)
 
     @property
     def _good(self) -> np.ndarray:
         """Of each rung: all of the prior is meant, so that none is too hot."""
         return np.asarray(self.flow.settled & self.flow.health.ok)
-
-    @property
-    def _connected(self) -> bool:
-        return bool(np.all(self.flow.swap_rate[:-1] >= 0.02))
 
     def explain(self) -> str:
         """The exponent and the verdict, in words."""
@@ -93,7 +88,7 @@ class DensityOfStates(NamedTuple):
         parts.append(f"Contact exponents add up to {self.contact_ratio:.3f} ± {self.contact_ratio_error:.2g} of λ.")
         if not self.reached:
             parts.append(f"UNHEALTHY: only ε = {self.depth:.2g} was reached: raise budget, or ask for less depth.")
-        if not self._connected:
+        if not self.flow.connected:
             parts.append("UNHEALTHY: two neighbours do not change places: raise draws.")
         lines = self.flow._replace(usable=jnp.ones_like(self.flow.usable)).explain().splitlines()
         parts.extend(lines[rung] for rung in np.flatnonzero(~self._good))
@@ -179,26 +174,17 @@ def density_of_states(
 
 
 def _read(ladder: Ladder, depth: float) -> DensityOfStates:
-    record = jax.tree.map(np.asarray, ladder.record)
-    nbetas = np.asarray(ladder.rungs.nbeta)
-    volume: Volume = log_volume(nbetas, record.excess, depth, _POINTS)
-    below = ladder._replace(
-        rungs=jax.tree.map(lambda leaf: leaf[1:], ladder.rungs),
-        record=jax.tree.map(lambda leaf: jnp.asarray(leaf[1:]), record),
-        evaluations=0,
-    )
-    flow = jax.tree.map(np.asarray, read_flow(below)._replace(groups=(), evaluations=()))
-    origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
-    flow = flow._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations)
+    volume = log_volume(np.asarray(ladder.rungs.nbeta), np.asarray(ladder.record.excess), depth, _POINTS)
+    flow = read_below_prior(ladder)
     # what is colder than a rung whose chains disagree hangs on it
     sound = np.cumprod(flow.health.rhat <= RHAT_LIMIT_BRACKETED).astype(bool) & np.isfinite(flow.value)
-    settled = jax.tree.map(lambda leaf: leaf[sound], flow._replace(groups=(), evaluations=()))
+    settled = jax.tree.map(lambda leaf: leaf[sound] if np.ndim(leaf) else leaf, flow._replace(groups=()))
     few = len(settled.nbetas) < LEAST_RUNGS
     exponent = UNKNOWN if few else fit_exponent(settled.nbetas, settled.per_chain, settled.std_error)
-    ratio, ratio_error = _contact_ratio(settled, exponent)
-    known = (volume.effective >= _REACHED) & (
-        volume.log_epsilon >= np.log(0.5 * exponent.learning_coefficient / settled.nbetas[-1])
-    )
+    ratio, ratio_error = (np.nan, np.inf) if few else _contact_ratio(settled, exponent)
+    # half of the mean excess on the coldest sound rung: what its draws still tell of
+    lowest = 0.5 * settled.value[-1] / settled.nbetas[-1] if sound.any() else np.inf
+    known = (volume.effective >= _REACHED) & (np.exp(volume.log_epsilon) >= lowest)
     deepest = float(np.exp(volume.log_epsilon[known].min())) if known.any() else np.inf
     return DensityOfStates(
         log_epsilon=volume.log_epsilon,

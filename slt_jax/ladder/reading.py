@@ -11,7 +11,7 @@ from slt_jax.estimators import Evidence, Health, examine
 from slt_jax.estimators.health import RHAT_LIMIT_BRACKETED
 from slt_jax.ladder.averages import averages, controls_of
 from slt_jax.ladder.exchange import Record
-from slt_jax.ladder.groups import group_sizes
+from slt_jax.ladder.groups import group_names, group_sizes
 from slt_jax.ladder.measure import BEYOND, Ladder
 from slt_jax.posterior import LocalPosterior, dimension
 from slt_jax.sampling import Trace
@@ -86,6 +86,11 @@ class Flow(NamedTuple):
         """Whether each rung is usable, settled, and its verdict good."""
         return self.usable & self.settled & self.health.ok
 
+    @property
+    def connected(self) -> Array:
+        """Whether all neighbours change places, shape ``()``."""
+        return jnp.all(jnp.asarray(self.swap_rate)[..., :-1] >= SWAP_LIMIT, axis=-1)
+
     def explain(self) -> str:
         """A line for each rung, in words (host only)."""
         if np.ndim(self.nbetas) != 1:
@@ -144,6 +149,18 @@ def read_flow(ladder: Ladder) -> Flow:
         groups=(),
         evaluations=0,
     )
+
+
+def read_below_prior(ladder: Ladder) -> Flow:
+    """The flow of a ladder whose first rung is the prior, that rung left out; arrays of numpy, on the host."""
+    below = ladder._replace(
+        rungs=jax.tree.map(lambda leaf: leaf[1:], ladder.rungs),
+        record=jax.tree.map(lambda leaf: jnp.asarray(leaf[1:]), ladder.record),
+        evaluations=0,
+    )
+    found = jax.tree.map(np.asarray, read_flow(below)._replace(groups=(), evaluations=()))
+    origin = jax.eval_shape(ladder.posterior.restriction.origin, ladder.posterior.center)
+    return found._replace(groups=tuple(group_names(origin)), evaluations=ladder.evaluations)
 
 
 def _examined(record: Record, nbeta: Array, posterior: LocalPosterior) -> Health:

@@ -12,7 +12,7 @@ from slt_jax.ladder.density import EVALUATIONS
 from slt_jax.ladder.descent import afforded, descend, prior_of
 from slt_jax.ladder.flow import flow
 from slt_jax.ladder.measure import check_size, double_precision, measure_from, size_for
-from slt_jax.ladder.reading import read_flow
+from slt_jax.ladder.reading import read_below_prior
 from slt_jax.ladder.volume import free_energies
 from slt_jax.posterior import dimension, localise
 from slt_jax.restriction import Restriction
@@ -104,19 +104,13 @@ def free_energy(
         ladder = descend(down_key, posterior, data, size, coldest=target)
         size, each = afforded(size, ladder, budget)
         ladder = measure_from(draw_key, data, ladder, size, budget=each, relative_error=relative_error)
-        nbetas, record = np.asarray(ladder.rungs.nbeta), jax.tree.map(np.asarray, ladder.record)
-        free, error = free_energies(nbetas, record.excess)
-        below = ladder._replace(
-            rungs=jax.tree.map(lambda leaf: leaf[1:], ladder.rungs),
-            record=jax.tree.map(lambda leaf: jnp.asarray(leaf[1:]), record),
-            evaluations=0,
-        )
-        course = jax.tree.map(np.asarray, read_flow(below)._replace(groups=(), evaluations=()))
+        free, error = free_energies(np.asarray(ladder.rungs.nbeta), np.asarray(ladder.record.excess))
+        course = read_below_prior(ladder)
         energy = target * float(jnp.mean(posterior.center_losses))
-    rest, rest_error = _integrated(course.nbetas, course.value, course.std_error, course.velocity)
+    curves = (course.nbetas, course.value, course.std_error, course.velocity)
+    rest, rest_error = _integrated(*(np.asarray(curve) for curve in curves))
     integrated, integrated_error = float(free[1]) + rest, float(np.hypot(error[1], rest_error))
     agree = abs(integrated - free[-1]) < 4 * np.hypot(integrated_error, error[-1]) + 0.01
-    connected = bool(np.all(course.swap_rate[:-1] >= 0.02))
     return FreeEnergy(
         value=energy + float(free[-1]),
         std_error=float(error[-1]),
@@ -124,7 +118,7 @@ def free_energy(
         integrated_error=integrated_error,
         energy=energy,
         nbeta=target,
-        ok=bool(np.all(course.settled & course.health.ok)) and connected and agree,
+        ok=bool(np.all(course.settled & course.health.ok) and course.connected and agree),
         evaluations=ladder.evaluations,
     )
 

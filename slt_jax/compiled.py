@@ -12,8 +12,8 @@ _MAPS, _LIMIT = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 def make_room(maps: Path = _MAPS, limit: Path = _LIMIT) -> bool:
     """Give up all compiled programs if this process is about to run out of memory maps.
 
-    XLA maps every program that it compiles for the CPU into a few pieces of memory of their own, about 500 for one
-    ``llc`` of a new shape, and ``jax.jit`` keeps all of them. Linux allows 65530 maps for a process by default; the
+    XLA maps every program that it compiles for the CPU into a few pieces of memory of their own, about 1000 for
+    one ``llc`` of a new shape, and ``jax.jit`` keeps all of them. Linux allows 65530 maps for a process by default; the
     compilation that needs one more ends the process without a Python error. Whoever measures many problems of many
     shapes calls this in between. What is needed again is compiled again.
 

@@ -72,13 +72,13 @@ def test_the_conductance_is_the_slope_of_the_volume(measured):
 
 def test_exponent_multiplicity_and_contact(measured):
     found = measured.exponent
-    # short: as many gradients as there are by default give 0.1 %
-    assert abs(found.learning_coefficient - 0.5) < min(4 * found.std_error, 0.05)
+    assert abs(found.learning_coefficient / 0.5 - 1) < 0.02
+    assert abs(found.learning_coefficient - 0.5) < 4 * found.std_error
     assert found.multiplicity in (2, None)
-    assert found.weights[1] > 0.2
+    assert found.weights[1] > 0.5
     assert abs(measured.contact_ratio - 1) < 0.03
     assert measured.evaluations <= 4_000_000
-    assert "m = 2" in measured.explain() or "unresolved" in measured.explain()
+    assert "m = 2" in measured.explain()
 
 
 def test_nothing_outside_sees_the_double_precision(measured):

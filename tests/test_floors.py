@@ -18,35 +18,35 @@ FLOORS = {
     "problem": 1,
     "tree": 2,
     "loss": 3,
-    "restriction": 3,
+    "restriction": 4,
     "diagnostics": 3,
     "sharding": 3,
-    "posterior": 4,
-    "reference": 4,
-    "samplers": 5,
-    "curvature": 5,
-    "polish": 5,
-    "truths": 5,
-    "programs": 5,
-    "models": 5,
-    "adapters": 5,
-    "flax": 5,
-    "sampling": 6,
-    "estimators": 7,
-    "substructure": 7,
-    "ladder": 8,  # over estimators, whose verdicts it reads on every rung
-    "spectroscopy": 9,
-    "studies": 10,  # over spectroscopy, which knows of no study
-    "__init__": 10,
-    "storage": 10,
-    "report": 11,
-    "account": 11,  # what study.json says
-    "plots": 10,
-    "workflow": 12,  # from a study to an output folder: what the command line shows and starts
-    "progress": 13,
-    "user_code": 13,
-    "cli": 14,
-    "__main__": 15,
+    "posterior": 5,
+    "reference": 5,
+    "samplers": 6,
+    "curvature": 6,
+    "polish": 6,
+    "truths": 6,
+    "programs": 6,
+    "models": 6,
+    "adapters": 6,
+    "flax": 6,
+    "sampling": 7,
+    "estimators": 8,
+    "substructure": 8,
+    "ladder": 9,  # over estimators, whose verdicts it reads on every rung
+    "spectroscopy": 10,
+    "studies": 11,  # over spectroscopy, which knows of no study
+    "__init__": 11,
+    "storage": 11,
+    "report": 12,
+    "account": 12,  # what study.json says
+    "plots": 11,
+    "workflow": 13,  # from a study to an output folder: what the command line shows and starts
+    "progress": 14,
+    "user_code": 14,
+    "cli": 15,
+    "__main__": 16,
 }
 
 #: Where a heavy library may be imported at all (paths inside the package), and whether only inside functions.

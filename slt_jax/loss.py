@@ -5,6 +5,7 @@ so that the example stays the unit in which ``n`` is counted; a mean loss ``()``
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +106,28 @@ def at_center(loss_fn: LossFn, params: PyTree, data: PyTree) -> Array:
         return losses
     rest = jax.tree.map(lambda leaf: leaf[whole:], data)
     return jnp.concatenate([losses, per_example(loss_fn(params, rest))])
+
+
+def mean_over(image: Callable[[PyTree], PyTree], data: PyTree, chunk: int) -> PyTree:
+    """The mean over all examples of a mean over examples, one piece of ``chunk`` examples at a time.
+
+    Args:
+      image: ``image(examples)``: a tree of arrays, each the mean over these examples.
+      data: All examples.
+      chunk: Examples that are looked at at a time.
+    """
+    count = example_count(data)
+    if count <= chunk:
+        return image(data)
+    whole = count - count % chunk
+    pieces = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:whole].reshape(-1, chunk, *jnp.shape(leaf)[1:]), data)
+    zero = tree.zeros_like(jax.eval_shape(image, jax.tree.map(lambda leaf: leaf[0], pieces)))
+    total, _ = jax.lax.scan(lambda sums, piece: (tree.add(sums, image(piece)), None), zero, pieces)
+    total = tree.scale(chunk / count, total)
+    if whole == count:
+        return total
+    rest = image(jax.tree.map(lambda leaf: jnp.asarray(leaf)[whole:], data))
+    return tree.combine(lambda sums, last: sums + (count - whole) / count * last, total, rest)
 
 
 def check_finite(losses: Array) -> None:

@@ -62,7 +62,7 @@ def hessian(
         return jax.jvp(jax.grad(mean_loss), (origin,), (vector,))[1]
 
     is_mean = jax.eval_shape(loss_fn, params, data).shape == ()
-    return image(data) if is_mean else _mean_over(image, data, chunk)
+    return image(data) if is_mean else loss.mean_over(image, data, chunk)
 
 
 def empirical_fisher(
@@ -109,7 +109,7 @@ def empirical_fisher(
         found, slopes = jax.jvp(losses, (origin,), (vector,))
         return jax.vjp(losses, origin)[1](slopes / found.size)[0]
 
-    return _mean_over(image, data, chunk)
+    return loss.mean_over(image, data, chunk)
 
 
 def squared_metric(answers: PyTree, tangents: PyTree) -> PyTree:
@@ -209,20 +209,4 @@ def _gauss_newton(
         back = tree.scale(1 / loss.example_count(examples), metric(found, tangents))
         return jax.vjp(answers, origin)[1](back)[0]
 
-    return _mean_over(image, data, chunk)
-
-
-def _mean_over(image: Callable[[PyTree], PyTree], data: PyTree, chunk: int) -> PyTree:
-    """The mean over all examples of a mean over examples, one piece of the data at a time."""
-    count = loss.example_count(data)
-    if count <= chunk:
-        return image(data)
-    whole = count - count % chunk
-    pieces = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:whole].reshape(-1, chunk, *jnp.shape(leaf)[1:]), data)
-    zero = tree.zeros_like(jax.eval_shape(image, jax.tree.map(lambda leaf: leaf[0], pieces)))
-    total, _ = jax.lax.scan(lambda sums, piece: (tree.add(sums, image(piece)), None), zero, pieces)
-    total = tree.scale(chunk / count, total)
-    if whole == count:
-        return total
-    rest = image(jax.tree.map(lambda leaf: jnp.asarray(leaf)[whole:], data))
-    return tree.combine(lambda sums, last: sums + (count - whole) / count * last, total, rest)
+    return loss.mean_over(image, data, chunk)

@@ -4,8 +4,46 @@ One idea serves the whole network, a mask, a layer and a subspace, and the sampl
 Frozen entries are not part of ``z``, so they cost no dimension, no noise and no gradient.
 """
 
+from slt_jax.restriction.attention import Attention, attentions
 from slt_jax.restriction.base import Restriction, check, full
+from slt_jax.restriction.composition import compose, within
 from slt_jax.restriction.entries import mask, paths
+from slt_jax.restriction.heads import head, heads
+from slt_jax.restriction.modules import block, blocks, layer, layers
+from slt_jax.restriction.phases import (
+    PrincipalDirections,
+    differences,
+    fisher_diagonal,
+    largest_changes,
+    principal_directions,
+)
+from slt_jax.restriction.preview import Free, freedom, preview
 from slt_jax.restriction.subspace import orthonormal, span
 
-__all__ = ["Restriction", "check", "full", "mask", "orthonormal", "paths", "span"]
+__all__ = [
+    "Attention",
+    "Free",
+    "PrincipalDirections",
+    "Restriction",
+    "attentions",
+    "block",
+    "blocks",
+    "check",
+    "compose",
+    "differences",
+    "fisher_diagonal",
+    "freedom",
+    "full",
+    "head",
+    "heads",
+    "largest_changes",
+    "layer",
+    "layers",
+    "mask",
+    "orthonormal",
+    "paths",
+    "preview",
+    "principal_directions",
+    "span",
+    "within",
+]

@@ -8,6 +8,7 @@ from slt_jax.restriction.attention import Attention, attentions
 from slt_jax.restriction.base import Restriction, check, full
 from slt_jax.restriction.composition import compose, within
 from slt_jax.restriction.entries import mask, paths
+from slt_jax.restriction.gauge import rescaling
 from slt_jax.restriction.heads import head, heads
 from slt_jax.restriction.modules import block, blocks, layer, layers
 from slt_jax.restriction.phases import (
@@ -44,6 +45,7 @@ __all__ = [
     "paths",
     "preview",
     "principal_directions",
+    "rescaling",
     "span",
     "within",
 ]

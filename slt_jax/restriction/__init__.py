@@ -4,6 +4,7 @@ One idea serves the whole network, a mask, a layer and a subspace, and the sampl
 Frozen entries are not part of ``z``, so they cost no dimension, no noise and no gradient.
 """
 
+from slt_jax.restriction.alike import Alike, by_shape, shape_of, stacked
 from slt_jax.restriction.attention import Attention, attentions
 from slt_jax.restriction.base import Restriction, check, full
 from slt_jax.restriction.composition import compose, within
@@ -22,6 +23,7 @@ from slt_jax.restriction.preview import Free, freedom, preview
 from slt_jax.restriction.subspace import orthonormal, span
 
 __all__ = [
+    "Alike",
     "Attention",
     "Free",
     "PrincipalDirections",
@@ -29,6 +31,7 @@ __all__ = [
     "attentions",
     "block",
     "blocks",
+    "by_shape",
     "check",
     "compose",
     "differences",
@@ -46,6 +49,8 @@ __all__ = [
     "preview",
     "principal_directions",
     "rescaling",
+    "shape_of",
     "span",
+    "stacked",
     "within",
 ]

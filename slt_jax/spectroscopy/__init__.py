@@ -13,6 +13,7 @@ from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
+from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "llc_probe",
     "recorder_of",
     "scan",
+    "select_restrictions",
 ]

@@ -1,5 +1,6 @@
 """Pictures of a study, as SVG text: training, readings, chains, and what was seen at many temperatures."""
 
+from slt_jax.plots.architecture import HeadMap, head_maps
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
 from slt_jax.plots.spectra import ExactMark, Series, small_spectra, spectrum, spectrum_map
@@ -13,12 +14,14 @@ __all__ = [
     "ChainTrace",
     "ExactMark",
     "FlowLine",
+    "HeadMap",
     "Series",
     "Spectrum",
     "StepAxis",
     "chain_traces",
     "colors",
     "flow_curves",
+    "head_maps",
     "kept_lines",
     "small_spectra",
     "spectrogram",

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import deviation
+from laws import assert_same, deviation
 
 import slt_jax as slt
 from slt_jax import restriction, tree
@@ -30,6 +30,7 @@ def near(found, exact, errors=3.0):
 def test_differences_span_the_steps_in_units_of_the_parameters():
     points = [tree.standard_normal(jax.random.key(i), {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}) for i in range(3)]
     free = restriction.differences(*points)
+    assert_same(free, restriction.differences(points))
     flat = [np.concatenate([point["a"], point["b"].ravel()]) for point in points]
     zero = jax.tree.map(jnp.zeros_like, points[0])
     lifted = [free.lift(zero, unit) for unit in jnp.eye(2)]

@@ -41,7 +41,7 @@ def differences(*checkpoints: PyTree) -> Restriction:
     """The span of the steps from each checkpoint to the next, ``w_(i+1) - w_i``, orthonormalised.
 
     Args:
-      *checkpoints: Two or more trees of parameters, in the order of training.
+      *checkpoints: Two or more trees of parameters, in the order of training; or one list of them.
 
     Returns:
       A restriction with ``z`` of shape ``(len(checkpoints) - 1,)``, in units of the parameters. Works inside jit.
@@ -54,6 +54,8 @@ def differences(*checkpoints: PyTree) -> Restriction:
     >>> bool(jnp.allclose(jnp.abs(restriction.lift({"w": jnp.zeros(2)}, jnp.ones(1))["w"]), jnp.array([0.6, 0.8])))
     True
     """
+    if len(checkpoints) == 1 and isinstance(checkpoints[0], list | tuple):
+        (checkpoints,) = checkpoints
     stacked = _stacked("checkpoints", checkpoints)
     return span(orthonormal(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=0), stacked)))
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from slt_jax import storage
-from slt_jax.account import settings_of, write_account
+from slt_jax.account import phases_of, settings_of, write_account
 from slt_jax.report import write_report
 from slt_jax.spectroscopy import (
     Cell,
@@ -23,9 +23,11 @@ from slt_jax.spectroscopy import (
     detect_phases,
     recorder_of,
     scan,
+    transitions,
 )
 from slt_jax.spectroscopy.recorder import measure
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK, check_subject, parts
+from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.studies.study import Study, train, training_mark
 from slt_jax.truths.truth import Truth
 
@@ -248,11 +250,34 @@ def _measure(
         # also after Ctrl-C: what is finished is readable
         if cells:
             storage.write_readings(out, cells, exact, dims)
+    _locate(key, subject, checkpoints, out, reporter, history)
     reporter("Reporting", 0, 1)
     write_account(out, history, cells, exact, extra)
     report = write_report(out)
     reporter("Reporting", 1, 1)
     return _outcome(report, cells)
+
+
+def _locate(
+    key: jax.Array,
+    subject: Subject,
+    checkpoints: Sequence[Checkpoint],
+    out: Path,
+    reporter: Reporter,
+    history: History | None,
+) -> None:
+    """Where each transition lives, unless the folder says so already."""
+    history, phases = phases_of(history)
+    if history is None or phases is None or not len(phases.transitions):
+        return
+    mark = transitions_mark(key, subject, history, checkpoints)
+    if storage.read_transitions(out, mark) is not None:
+        return
+    found = []
+    for transition in transitions(key, subject, phases, checkpoints):
+        found.append(transition)
+        reporter("Locating", len(found), len(phases.transitions), f"transition at step {transition.step}")
+    storage.write_transitions(out, found, mark)
 
 
 def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:

@@ -1,7 +1,8 @@
-"""Pictures of a study, as SVG text: training, readings, chains, and what was seen at many temperatures."""
+"""Pictures of a study, as SVG text: training, readings, chains, many temperatures, and where transitions live."""
 
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
+from slt_jax.plots.localities import ShareCurve, SharePanel, shares
 from slt_jax.plots.spectra import ExactMark, Series, small_spectra, spectrum, spectrum_map
 from slt_jax.plots.spectrogram import Spectrum, spectrogram
 from slt_jax.plots.style import Bands, StepAxis, colors, step_axis
@@ -14,12 +15,15 @@ __all__ = [
     "ExactMark",
     "FlowLine",
     "Series",
+    "ShareCurve",
+    "SharePanel",
     "Spectrum",
     "StepAxis",
     "chain_traces",
     "colors",
     "flow_curves",
     "kept_lines",
+    "shares",
     "small_spectra",
     "spectrogram",
     "spectrum",

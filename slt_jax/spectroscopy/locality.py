@@ -94,7 +94,7 @@ class Locality(NamedTuple):
             return f"{found} ({found / self.dimension:.2g} of all)"
         share = self.curve(subloss, kind)[0]
         there = share[np.isfinite(share)]
-        return f"none (at most {there.max():.0%})" if there.size else "none"
+        return f"none (at most {max(there.max(), 0):.0%})" if there.size else "none"
 
 
 def locality(

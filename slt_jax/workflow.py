@@ -267,10 +267,10 @@ def _locate(
     history: History | None,
 ) -> None:
     """Where each transition lives, unless the folder says so already."""
-    history, phases = phases_of(history)
-    if history is None or phases is None or not len(phases.transitions):
+    phases = phases_of(history)[1]
+    if phases is None or not len(phases.transitions):
         return
-    mark = transitions_mark(key, subject, history, checkpoints)
+    mark = transitions_mark(key, subject, phases, checkpoints)
     if storage.read_transitions(out, mark) is not None:
         return
     found = []

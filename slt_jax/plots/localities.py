@@ -99,6 +99,7 @@ def _draw(axes: Axes, panel: SharePanel, counts: np.ndarray, level: float) -> No
     axes.minorticks_off()
     # half of a change can be far worse than none: what lies far outside is cut
     axes.set_ylim(-0.25, 1.2)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_title(shortened(panel.title, 44), fontweight="bold")
 
 

@@ -85,6 +85,9 @@ def largest_moves_seen(loss_fn: LossFn, before: PyTree, after: PyTree, data: PyT
 
     Raises:
       ValueError: the trees differ or are equal, the loss breaks its contract, or its gradients are NaN.
+
+    Not to be believed next to a saddle, where a weight whose partners are 0 has no gradient, nor for what is fitted:
+    the empirical Fisher information goes with the residuals, and is largest where something is not learned yet.
     """
     check_ends(before, after)
     fisher = [fisher_diagonal(loss_fn, params, data) for params in (before, after)]

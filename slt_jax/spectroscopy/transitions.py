@@ -14,7 +14,6 @@ from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.directions import Directions, along, largest_moves, largest_moves_seen, steps_between
 from slt_jax.spectroscopy.locality import Locality, locality
 from slt_jax.spectroscopy.phases import Phases
-from slt_jax.spectroscopy.recorder import History
 from slt_jax.spectroscopy.scan import Checkpoint, CheckpointError
 from slt_jax.spectroscopy.subject import Subject, parts
 from slt_jax.types import Key, PyTree
@@ -94,31 +93,34 @@ def transitions(
       or no subloss that gained.
     """
     few = _with_fewer(subject, examples)
-    readable = list(_readable(checkpoints))
     for index, step in enumerate(phases.transitions.tolist()):
-        chosen = _around(phases, index, [point.step for point in readable])
-        if chosen is None:
+        trajectory = _trajectory(phases, index, checkpoints)
+        if not trajectory:
             yield Transition(step, -1, -1, 0, None, "no checkpoint between it and the transition beside it")
             continue
-        trajectory = [point.load() for point in readable if point.step in chosen]
-        place = Transition(step, chosen[0], chosen[-1], len(chosen), None)
+        steps, params = list(trajectory), list(trajectory.values())
+        place = Transition(step, steps[0], steps[-1], len(steps), None)
         own = jax.random.fold_in(key, step)
         try:
-            kinds = usual_kinds(own, few.problem, trajectory)
-            yield place._replace(locality=locality(own, few, trajectory[0], trajectory[-1], kinds))
+            kinds = usual_kinds(own, few.problem, params)
+            yield place._replace(locality=locality(own, few, params[0], params[-1], kinds))
         except ValueError as error:
             yield place._replace(reason=str(error))
 
 
-def transitions_mark(key: Key, subject: Subject, history: History, checkpoints: Sequence[Checkpoint]) -> str:
-    """A digest of all that the transitions depend on: checkpoints, losses, data, history, key and this package."""
+def transitions_mark(key: Key, subject: Subject, phases: Phases, checkpoints: Sequence[Checkpoint]) -> str:
+    """A digest of all that the transitions depend on: phases, checkpoints, losses, data, key and this package."""
     params = subject.problem.params
+    used: dict[int, str] = {}
+    for index in range(len(phases.transitions)):
+        for step, value in _trajectory(phases, index, checkpoints).items():
+            used[step] = used.get(step) or fingerprint.of_tree(value)
     return fingerprint.of_text(
         fingerprint.of_package(),
         jax.__version__,
         np.asarray(jax.random.key_data(key)).tolist(),
-        fingerprint.of_tree([history.steps, history.losses]),
-        [(point.step, fingerprint.of_tree(point.load())) for point in _readable(checkpoints)],
+        [phases.transitions.tolist(), phases.plateaus.tolist()],
+        sorted(used.items()),
         [
             (name, fingerprint.of_loss(part.loss_fn, params, part.data), fingerprint.of_tree(part.data))
             for name, part in parts(subject).items()
@@ -126,8 +128,26 @@ def transitions_mark(key: Key, subject: Subject, history: History, checkpoints: 
     )
 
 
-def _around(phases: Phases, index: int, steps: Sequence[int]) -> list[int] | None:
-    """Steps from the checkpoint nearest to the plateau before a transition to that nearest to the plateau after it."""
+def _trajectory(phases: Phases, index: int, checkpoints: Sequence[Checkpoint]) -> dict[int, PyTree]:
+    """Parameters over a transition by step, from plateau to plateau; those that cannot be read are passed over."""
+    points = {point.step: point for point in checkpoints}
+    loaded: dict[int, PyTree] = {}
+    while True:
+        chosen = _around(phases, index, sorted(points))
+        fresh = next((step for step in chosen if step not in loaded), None)
+        if fresh is None:
+            return {step: loaded[step] for step in chosen}
+        try:
+            loaded[fresh] = points[fresh].load()
+        except CheckpointError:
+            del points[fresh]  # named where its readings would stand
+
+
+def _around(phases: Phases, index: int, steps: Sequence[int]) -> list[int]:
+    """Steps from the checkpoint nearest to the plateau before a transition to that nearest to the plateau after it.
+
+    None where one of the two is missing.
+    """
     edges = [-1, *phases.transitions.tolist(), np.inf]
     ends = []
     for phase in (index, index + 1):
@@ -135,19 +155,10 @@ def _around(phases: Phases, index: int, steps: Sequence[int]) -> list[int] | Non
         wanted = np.log1p(phases.plateaus[phase])
         ends += sorted(inside, key=lambda step: abs(np.log1p(step) - wanted))[:1]
     if len(ends) < 2 or ends[0] == ends[1]:
-        return None
+        return []
     between = [step for step in steps if ends[0] <= step <= ends[1]]
     kept = np.unique(np.linspace(0, len(between) - 1, min(len(between), MOST_CHECKPOINTS)).astype(int))
     return [between[position] for position in kept]
-
-
-def _readable(checkpoints: Sequence[Checkpoint]) -> Iterator[Checkpoint]:
-    for point in checkpoints:
-        try:
-            point.load()
-        except CheckpointError:
-            continue  # named where its readings would stand
-        yield point
 
 
 def _with_fewer(subject: Subject, most: int) -> Subject:

@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   slt-jax demo superposition                      six features move into two dimensions
   slt-jax scan checkpoints --problem mine.run:problem --out readings
   slt-jax scan checkpoints --problem mine.run:problem --out more --probes llc,flow,dos
+  slt-jax scan checkpoints --problem mine.run:problem --out heads --restrictions heads,blocks
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
 
@@ -86,7 +87,10 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     scan.add_argument("--problem", required=True, metavar="PKG.MOD:FUNC")
     scan.add_argument("--out", type=Path, required=True, help="output folder")
     scan.add_argument("--probes", default="llc", help=f"comma-separated, among {', '.join(PROBES)} (default: llc)")
-    scan.add_argument("--restrictions", help="comma-separated names (default: all)")
+    scan.add_argument(
+        "--restrictions",
+        help="comma-separated names and patterns; heads, layers, blocks: all that the network has (default: all named)",
+    )
     scan.add_argument("--sublosses", help="comma-separated names (default: all)")
     scan.add_argument("--seed", type=_seed, default=0)
     scan.add_argument("--nbeta", type=float, help="inverse temperature, of flow the coldest (default: n / log n)")
@@ -95,6 +99,9 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     scan.add_argument("--draws", type=int, default=2000, help="of llc (default: 2000)")
     scan.add_argument("--burnin", type=int, default=2000, help="of llc (default: 2000)")
     scan.add_argument("--batch-size", type=int, help="examples a step of llc (default: all)")
+    scan.add_argument(
+        "--together", type=int, help="restrictions of one shape in one program (default: 1 on CPU, else 8)"
+    )
     scan.set_defaults(run=_scan)
 
 
@@ -167,6 +174,7 @@ def _scan(options: argparse.Namespace) -> int:
             options.sublosses.split(",") if options.sublosses else None,
             reporter,
             options.command,
+            options.together,
         )
     return _finish(outcome)
 

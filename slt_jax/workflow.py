@@ -23,6 +23,7 @@ from slt_jax.spectroscopy import (
     detect_phases,
     recorder_of,
     scan,
+    select_restrictions,
     transitions,
 )
 from slt_jax.spectroscopy.recorder import measure
@@ -134,6 +135,7 @@ def run_scan(
     sublosses: Sequence[str] | None,
     reporter: Reporter,
     command: str = "",
+    together: int | None = None,
 ) -> Outcome:
     """Measure at every checkpoint of somebody's training run, and report.
 
@@ -143,19 +145,20 @@ def run_scan(
       out: Output folder.
       seed: Of the chains.
       probes: By name.
-      restrictions: Names; default all that the subject has.
+      restrictions: Names, patterns, or groups, as for ``select_restrictions``; default all that the subject has.
       sublosses: Names; default all that the subject has.
       reporter: Shows progress.
       command: How to do it again, for the report.
+      together: Restrictions of one shape that are measured side by side, as for ``scan``.
 
     Raises:
       ValueError: the subject breaks its contract, a name is unknown, there are no checkpoints, or the folder belongs
         to another study (``FolderError``).
     """
     check_subject(subject)
-    restrictions = list(restrictions or [WHOLE_NETWORK, *subject.restrictions])
+    selected, restrictions = select_restrictions(subject, restrictions)
     sublosses = list(sublosses or parts(subject))
-    check_scan(subject, probes, restrictions, sublosses)
+    check_scan(selected, probes, restrictions, sublosses)
     checkpoints = storage.checkpoints_in(folder, subject.problem.params)
     identity = {"study": "scan", "checkpoints": str(folder.resolve()), "seed": seed}
     storage.claim(out, {**identity, **content(subject, probes)})
@@ -171,7 +174,7 @@ def run_scan(
     }
     key = jax.random.split(jax.random.key(seed))[1]
     scopes = [Scope(probes, restrictions, sublosses)]
-    return _measure(key, subject, checkpoints, scopes, out, reporter, history, {}, extra)
+    return _measure(key, selected, checkpoints, scopes, out, reporter, history, {}, extra, together)
 
 
 def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> History:
@@ -234,6 +237,7 @@ def _measure(
     history: History | None,
     exact: Mapping[int, Truth],
     extra: Mapping[str, Any],
+    together: int | None = None,
 ) -> Outcome:
     cells: list[Cell] = []
     total = sum(len(checkpoints) * len(one.probes) * len(one.restrictions) * len(one.sublosses) for one in scopes)
@@ -242,6 +246,7 @@ def _measure(
     try:
         for probes, restrictions, sublosses in scopes:
             where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
+            where["together"] = together
             for cell in scan(key, subject, checkpoints, probes, **where):
                 cells.append(cell)
                 place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"

@@ -1,5 +1,6 @@
 """Pictures of a study, as SVG text: training, readings, chains, many temperatures, and where transitions live."""
 
+from slt_jax.plots.architecture import HeadMap, head_maps
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
 from slt_jax.plots.localities import ShareCurve, SharePanel, shares
@@ -14,6 +15,7 @@ __all__ = [
     "ChainTrace",
     "ExactMark",
     "FlowLine",
+    "HeadMap",
     "Series",
     "ShareCurve",
     "SharePanel",
@@ -22,6 +24,7 @@ __all__ = [
     "chain_traces",
     "colors",
     "flow_curves",
+    "head_maps",
     "kept_lines",
     "shares",
     "small_spectra",

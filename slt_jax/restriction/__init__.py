@@ -4,10 +4,12 @@ One idea serves the whole network, a mask, a layer and a subspace, and the sampl
 Frozen entries are not part of ``z``, so they cost no dimension, no noise and no gradient.
 """
 
+from slt_jax.restriction.alike import Alike, by_shape, shape_of, stacked
 from slt_jax.restriction.attention import Attention, attentions
 from slt_jax.restriction.base import Restriction, check, full
 from slt_jax.restriction.composition import compose, within
 from slt_jax.restriction.entries import mask, paths
+from slt_jax.restriction.gauge import rescaling
 from slt_jax.restriction.heads import head, heads
 from slt_jax.restriction.modules import block, blocks, layer, layers
 from slt_jax.restriction.phases import (
@@ -21,6 +23,7 @@ from slt_jax.restriction.preview import Free, freedom, preview
 from slt_jax.restriction.subspace import orthonormal, span
 
 __all__ = [
+    "Alike",
     "Attention",
     "Free",
     "PrincipalDirections",
@@ -28,6 +31,7 @@ __all__ = [
     "attentions",
     "block",
     "blocks",
+    "by_shape",
     "check",
     "compose",
     "differences",
@@ -44,6 +48,9 @@ __all__ = [
     "paths",
     "preview",
     "principal_directions",
+    "rescaling",
+    "shape_of",
     "span",
+    "stacked",
     "within",
 ]

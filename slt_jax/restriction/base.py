@@ -14,7 +14,7 @@ class Restriction(NamedTuple):
     """A pair of pure functions; a tree, so that it can be an argument of a jitted function.
 
     Attributes:
-      lift: ``lift(center, z) -> params``; affine in ``z``, with ``lift(center, 0) == center``.
+      lift: ``lift(center, z) -> params``; affine in ``z`` (but for ``rescaling``), with ``lift(center, 0) == center``.
       origin: ``origin(center) -> z``: the zero displacement, which carries the shapes of ``z``.
     """
 

@@ -35,10 +35,11 @@ def freedom(restriction: Restriction, params: PyTree) -> list[Free]:
       ValueError: the restriction does not fit the parameters.
     """
     check(restriction, params)
-    center = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf, jnp.float32)), params)
-    # lifts are affine: a random displacement moves every entry that any displacement moves
+    center = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, jnp.float32)), params)
+    # a random displacement moves every entry that any displacement moves
     z = tree.exact_normal(jax.random.key(0), restriction.origin(center))
-    moved = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(restriction.lift(center, z))]
+    ends = zip(*(jax.tree.leaves(end) for end in (restriction.lift(center, z), center)), strict=True)
+    moved = [np.asarray(new, np.float64) - np.asarray(old, np.float64) for new, old in ends]
     total = sum(float(np.sum(leaf**2)) for leaf in moved)
     return [
         Free(path, leaf.shape, int(np.count_nonzero(leaf)), float(np.sum(leaf**2)) / total)

@@ -24,6 +24,7 @@ from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
+from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
 from slt_jax.spectroscopy.units import units
@@ -68,6 +69,7 @@ __all__ = [
     "random_subspace",
     "recorder_of",
     "scan",
+    "select_restrictions",
     "steps_between",
     "transitions",
     "units",

@@ -102,7 +102,10 @@ def coefficient_locality(
         or do not increase; the subloss is unknown, a setting is out of range, or λ̂ of the whole network cannot be read.
 
     Not to be believed where the change itself is not resolved, and not as a sum: λ̂ of two subspaces need not add up to
-    that of both. A free direction that others compensate for is curved when they are held.
+    that of both. A free direction that others compensate for is curved when they are held, so that shares go beyond 1,
+    by chance too. Between two plateaus of a linear network of 184 parameters (λ from 71/2 to 39) the 84 weights that
+    moved most explain 99 ± 14 %, but 84 random ones 152 ± 18 %, and 3 principal directions 17 ± 3 %: without a null
+    beside it a share locates nothing.
 
     Source: restricting λ̂ to some of the weights: Wang et al. 2024, arXiv:2410.02984.
     """

@@ -1,17 +1,19 @@
 """Probes: what is measured at a checkpoint. Each turns a problem and a restriction into a reading of plain arrays."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from slt_jax import loss
-from slt_jax.estimators import BUDGET, BURNIN, DRAWS, Schedule, check_budget, measure
-from slt_jax.posterior import localise
+from slt_jax.estimators import BUDGET, BURNIN, DRAWS, SMALL, Estimate, Schedule, check_budget, measure
+from slt_jax.posterior import LocalPosterior, localise
 from slt_jax.problem import Problem
-from slt_jax.restriction import Restriction
-from slt_jax.sampling import check_batch_size, check_schedule
+from slt_jax.restriction import Restriction, stacked
+from slt_jax.sampling import Trace, check_batch_size, check_schedule
 from slt_jax.types import Array, Key, PyTree
 
 #: What a probe returns: arrays by name. ``value``, ``std_error`` and ``healthy`` have shape ``()``.
@@ -29,12 +31,15 @@ class Probe(NamedTuple):
       settings: Numbers that the reading depends on; they go into its fingerprint.
       check: ``check(problem, **settings)`` raises ``ValueError`` for settings out of range, computing nothing.
       dims: What the axes of its arrays are called where they are stored, by the name of the array.
+      measure_many: ``measure_many(keys, problem, restrictions, **settings) -> readings`` of restrictions of one shape
+        in one program, each reading as right as that of ``measure``; or ``None``.
     """
 
     measure: Callable[..., Reading]
     settings: dict[str, float | int | None]
     check: Callable[..., None] | None = None
     dims: Mapping[str, tuple[str, ...]] = {}
+    measure_many: Callable[..., list[Reading]] | None = None
 
 
 def llc_probe(
@@ -68,7 +73,7 @@ def llc_probe(
         "resolution": resolution,
     }
     dims = {"per_chain": ("chain",), "trace": ("chain", "trace_point")}
-    return Probe(measure_llc, settings, check_llc, dims)
+    return Probe(measure_llc, settings, check_llc, dims, measure_llc_together)
 
 
 def check_llc(
@@ -132,6 +137,48 @@ def measure_llc(
         relative_error=relative_error,
         resolution=resolution,
     )
+    return _reading(estimate, trace, posterior)
+
+
+def measure_llc_together(
+    keys: Sequence[Key], problem: Problem, restrictions: Sequence[Restriction], **settings: Any
+) -> list[Reading]:
+    """``measure_llc`` with the same settings for restrictions of one shape, side by side as one program.
+
+    The first block of all of them is one. A reading that is not good by then, with a budget left, is taken alone, from
+    its start.
+
+    Returns:
+      Readings in the order of the restrictions.
+    """
+    posterior = localise(*problem, settings["nbeta"], settings["gamma"], restrictions[0])
+    named = settings | {"thin": 1}
+    schedule = Schedule(**{name: named[name] for name in Schedule._fields})
+    shape = schedule, settings["resolution"]
+    every = _side_by_side(jnp.stack(list(keys)), posterior, problem.data, stacked(restrictions), *shape)
+    readings = []
+    for number, (key, restriction) in enumerate(zip(keys, restrictions, strict=True)):
+        estimate, trace = jax.tree.map(lambda leaf, number=number: leaf[number], every)
+        imprecise = estimate.std_error > settings["relative_error"] * jnp.maximum(jnp.abs(estimate.value), SMALL)
+        alone = settings["budget"] > schedule.gradients and bool(~estimate.health.ok | imprecise)
+        again = partial(measure_llc, key, problem, restriction, **settings)
+        readings.append(again() if alone else _reading(estimate, trace, posterior))
+    return readings
+
+
+@partial(jax.jit, static_argnums=(4, 5))
+def _side_by_side(
+    keys: Key, posterior: LocalPosterior, data: PyTree, restrictions: Restriction, schedule: Schedule, resolution: bool
+) -> tuple[Estimate, Trace]:
+    def one(key: Key, restriction: Restriction) -> tuple[Estimate, Trace]:
+        placed = posterior._replace(restriction=restriction)
+        estimate, trace, _ = measure(key, placed, data, schedule, polishing=False, resolution=resolution)
+        return estimate, trace
+
+    return jax.vmap(one)(keys, restrictions)
+
+
+def _reading(estimate: Estimate, trace: Trace, posterior: LocalPosterior) -> Reading:
     assert estimate.settings is not None
     length = trace.excess.shape[1]
     kept = np.unique(np.linspace(0, length - 1, min(length, TRACE_POINTS)).astype(int))

@@ -1,0 +1,101 @@
+"""Readings laid out as the network is built: heads in a grid, a small map for every checkpoint."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.patches import Rectangle
+
+from slt_jax.plots import style
+
+#: Checkpoints that are drawn.
+MOST_MAPS = 12
+_PER_ROW = 6
+_NUMBERS_UP_TO = 96
+
+
+class HeadMap(NamedTuple):
+    """Readings of all heads at one checkpoint.
+
+    Attributes:
+      step: The checkpoint.
+      values: Shape ``(attention module, head)``; NaN where there is no reading.
+      healthy: The same shape, boolean.
+    """
+
+    step: int
+    values: np.ndarray
+    healthy: np.ndarray
+
+
+def head_maps(maps: Sequence[HeadMap], label: str) -> str:
+    """One grid for every checkpoint, on one scale of colour: attention modules downwards, heads to the right.
+
+    Args:
+      maps: At least one, by step; of more than 12 as many, evenly from the first to the last.
+      label: What the colour shows.
+
+    Returns:
+      The text of an SVG file.
+    """
+    chosen = [maps[index] for index in np.unique(np.linspace(0, len(maps) - 1, min(len(maps), MOST_MAPS)).astype(int))]
+    rows, heads = chosen[0].values.shape
+    columns = min(len(chosen), _PER_ROW)
+    lines = math.ceil(len(chosen) / columns)
+    finite = np.concatenate([one.values[np.isfinite(one.values)] for one in chosen])
+    low, high = (min(0.0, float(finite.min())), float(finite.max())) if finite.size else (0.0, 1.0)
+    # negative readings, which are noise or no minimum, must not look like small ones
+    height = lines * (0.55 + style.WIDTH / columns * min(1.2, max(rows / heads, 0.25))) + 0.3
+    with style.look():
+        figure = style.new_figure(min(height, 9.0))
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for index, axes in enumerate(grid.flat):
+            if index >= len(chosen):
+                axes.set_visible(False)
+                continue
+            numbers = rows * heads * columns <= _NUMBERS_UP_TO
+            image = _draw(axes, chosen[index], low, max(high, low + 1e-12), numbers)
+            axes.set_title(f"step {style.number(chosen[index].step)}", fontweight="bold")
+            axes.set_xticks(range(heads), [str(head) for head in range(heads)])
+            axes.set_yticks(range(rows), [str(row) for row in range(rows)] if index % columns == 0 else [""] * rows)
+            if index % columns == 0:
+                axes.set_ylabel("attention module")
+            if index + columns >= len(chosen):
+                axes.set_xlabel("head")
+        bar = figure.colorbar(image, ax=list(grid.flat), pad=0.01, fraction=0.03)
+        bar.outline.set_visible(False)
+        bar.set_label(label)
+        return style.svg(figure)
+
+
+def _draw(axes: Axes, one: HeadMap, low: float, high: float, numbers: bool) -> QuadMesh:
+    rows, heads = one.values.shape
+    # squares, not pixels: a viewer would blur so few of them
+    image = axes.pcolormesh(
+        np.arange(heads + 1) - 0.5,
+        np.arange(rows + 1) - 0.5,
+        np.ma.masked_invalid(one.values),
+        cmap=matplotlib.colormaps["viridis"].with_extremes(bad="#eef0f3"),
+        vmin=low,
+        vmax=high,
+        edgecolors="white",
+        linewidth=1.2,
+    )
+    axes.invert_yaxis()
+    axes.set_facecolor("#eef0f3")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    for (row, head), value in np.ndenumerate(one.values):
+        if not np.isfinite(value):
+            continue
+        if numbers:
+            ink = "white" if value < low + 0.6 * (high - low) else style.INK
+            axes.text(head, row, f"{value:.3g}", ha="center", va="center", color=ink, size=8)
+        if not one.healthy[row, head]:
+            frame = Rectangle((head - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=style.ALARM, linewidth=1.6)
+            axes.add_patch(frame)
+    return image

@@ -417,6 +417,12 @@ def refusals():
             lambda: locality(jax.random.key(0), problem, before, after, kinds, sublosses=["none"]),
             "sublosses: got 'none'",
         ),
+        "a loss of another shape": (
+            lambda: locality(
+                jax.random.key(0), Problem(lambda w, batch: jnp.zeros(3), before, problem.data), before, after, kinds
+            ),
+            "returned shape",
+        ),
         "not a key": (lambda: locality(0, problem, before, after, kinds), "key: got"),
         "NaN scores": (lambda: by_scores(before, before.at[0].set(jnp.nan)), "scores: some are NaN"),
         "scores of another shape": (lambda: by_scores(before, jnp.zeros(3)), "scores: has shapes"),

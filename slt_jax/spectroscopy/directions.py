@@ -17,6 +17,8 @@ from slt_jax.types import Array, LossFn, PyTree
 _LEAST_ROWS = 8
 #: What is left of a step after earlier ones are taken off, relative to it: below, it is a combination of these.
 _DEPENDENT = 1e-5
+#: Entries of the gradients that are held together.
+_ENTRIES = 2**24
 #: Products of unit vectors that are this close to 0 and 1 are left as they are.
 _ORTHONORMAL = 1e-5
 
@@ -90,7 +92,9 @@ def largest_moves_seen(loss_fn: LossFn, before: PyTree, after: PyTree, data: PyT
     the empirical Fisher information goes with the residuals, and is largest where something is not learned yet.
     """
     check_ends(before, after)
-    fisher = [fisher_diagonal(loss_fn, params, data) for params in (before, after)]
+    # gradients of single examples are copies of the parameters
+    chunk = max(1, min(32, _ENTRIES // tree.size(before)))
+    fisher = [fisher_diagonal(loss_fn, params, data, chunk_size=chunk) for params in (before, after)]
     moves = change_of(before, after)
 
     def seen(move: np.ndarray, *both: Array) -> np.ndarray:

@@ -12,7 +12,7 @@ from slt_jax.problem import Problem
 from slt_jax.sampling import check_key
 from slt_jax.spectroscopy.directions import Directions, check_counts, check_ends, check_kinds, default_counts
 from slt_jax.spectroscopy.nulls import Null, default_nulls
-from slt_jax.spectroscopy.subject import WHOLE_LOSS, Subject, Subloss, as_subject, parts
+from slt_jax.spectroscopy.subject import WHOLE_LOSS, Subject, Subloss, as_subject, check_subject, parts
 from slt_jax.types import Array, Key, PyTree
 
 #: The share that counts as explained.
@@ -133,7 +133,7 @@ def locality(
 
     Raises:
       ValueError: the ends differ in shape, are equal or not finite; there is no kind, or one does not fit; counts are
-        out of range or do not increase; a subloss is unknown or did not gain.
+        out of range or do not increase; a subloss is unknown, breaks the contract of losses or did not gain.
 
     Not to be believed as few degrees of freedom where a span was chosen by the change itself: the difference of the two
     ends explains all of it, being all of it. Coordinates, directions of the Hessian, and principal directions that come
@@ -153,6 +153,7 @@ def locality(
     check_key(key)
     subject = as_subject(subject)
     check_ends(before, after)
+    check_subject(subject._replace(problem=subject.problem._replace(params=before)))
     check_kinds(kinds, before)
     _check_draws(draws)
     size = tree.size(before)

@@ -37,10 +37,8 @@ def write_account(
         }
         for step, truth in exact.items()
     }
-    # a checkpoint whose loss is NaN has no place in a curve; its readings say what is wrong with it
-    history = None if history is None else finite(history)
-    if history is not None and len(history.steps) >= _LEAST_FOR_PHASES:
-        phases = detect_phases(history)
+    history, phases = phases_of(history)
+    if history is not None and phases is not None:
         alignment = align(history, phases)
         construction = construct(history, phases, alignment, _whole_readings(cells))
         study["phases"] = _phases_json(phases)
@@ -48,6 +46,14 @@ def write_account(
         study["construction"] = construction.to_json()
         study["construction_text"] = construction.describe()
     storage.write_study(out, study)
+
+
+def phases_of(history: History | None) -> tuple[History | None, Phases | None]:
+    """The finite part of a history, and its phases where it has at least 20 steps."""
+    # a checkpoint whose loss is NaN has no place in a curve; its readings say what is wrong with it
+    history = None if history is None else finite(history)
+    enough = history is not None and len(history.steps) >= _LEAST_FOR_PHASES
+    return history, detect_phases(history) if history is not None and enough else None
 
 
 def _whole_readings(cells: Sequence[Cell]) -> dict[int, tuple[float, float]]:

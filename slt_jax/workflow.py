@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from slt_jax import storage
-from slt_jax.account import settings_of, write_account
+from slt_jax.account import phases_of, settings_of, write_account
 from slt_jax.report import write_report
 from slt_jax.spectroscopy import (
     Cell,
@@ -24,9 +24,11 @@ from slt_jax.spectroscopy import (
     recorder_of,
     scan,
     select_restrictions,
+    transitions,
 )
 from slt_jax.spectroscopy.recorder import measure
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK, check_subject, parts
+from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.studies.study import Study, train, training_mark
 from slt_jax.truths.truth import Truth
 
@@ -253,11 +255,34 @@ def _measure(
         # also after Ctrl-C: what is finished is readable
         if cells:
             storage.write_readings(out, cells, exact, dims)
+    _locate(key, subject, checkpoints, out, reporter, history)
     reporter("Reporting", 0, 1)
     write_account(out, history, cells, exact, extra)
     report = write_report(out)
     reporter("Reporting", 1, 1)
     return _outcome(report, cells)
+
+
+def _locate(
+    key: jax.Array,
+    subject: Subject,
+    checkpoints: Sequence[Checkpoint],
+    out: Path,
+    reporter: Reporter,
+    history: History | None,
+) -> None:
+    """Where each transition lives, unless the folder says so already."""
+    phases = phases_of(history)[1]
+    if phases is None or not len(phases.transitions):
+        return
+    mark = transitions_mark(key, subject, phases, checkpoints)
+    if storage.read_transitions(out, mark) is not None:
+        return
+    found = []
+    for transition in transitions(key, subject, phases, checkpoints):
+        found.append(transition)
+        reporter("Locating", len(found), len(phases.transitions), f"transition at step {transition.step}")
+    storage.write_transitions(out, found, mark)
 
 
 def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:

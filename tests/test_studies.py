@@ -226,10 +226,24 @@ def test_a_finished_study_is_healthy_and_its_folder_whole(finished):
         "cells",
         "checkpoints",
         "history.zarr",
+        "locality.zarr",
         "readings.zarr",
         "report.html",
         "study.json",
     }
+
+
+def test_every_transition_of_a_study_is_located_and_fewer_weights_do_than_by_chance(finished):
+    found = storage.read_transitions(finished[0])
+    assert [one.step for one in found] == storage.read_study(finished[0])["phases"]["transitions"]
+    for one in found:
+        moves, chance = (one.locality.enough("all", name) for name in ("largest |Δw|", "random coordinates"))
+        assert moves < 0.7 * chance
+        # what is fitted last has the least curvature: only the first transition is stiff
+        assert one.locality.curve("all", "stiffest directions")[0][-1] == pytest.approx(1, abs=1e-3)
+    assert found[0].locality.enough("all", "stiffest directions") == 1
+    assert found[3].locality.enough("all", "stiffest directions") > 30
+    assert "Where each phase lives" in (finished[0] / "report.html").read_text()
 
 
 def test_the_study_file_says_what_was_done(finished):
@@ -246,8 +260,8 @@ def test_the_study_file_says_what_was_done(finished):
 
 def test_progress_is_told_stage_by_stage_to_its_end(finished):
     said = finished[2]
-    assert list(dict.fromkeys(stage for stage, _, _ in said)) == ["Training", "Measuring", "Reporting"]
-    for stage in ("Training", "Measuring", "Reporting"):
+    assert list(dict.fromkeys(stage for stage, _, _ in said)) == ["Training", "Measuring", "Locating", "Reporting"]
+    for stage in ("Training", "Measuring", "Locating", "Reporting"):
         steps = [(done, total) for name, done, total in said if name == stage]
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1]

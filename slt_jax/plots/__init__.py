@@ -1,8 +1,9 @@
-"""Pictures of a study, as SVG text: training, readings, chains, and what was seen at many temperatures."""
+"""Pictures of a study, as SVG text: training, readings, chains, many temperatures, and where transitions live."""
 
 from slt_jax.plots.architecture import HeadMap, head_maps
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
+from slt_jax.plots.localities import ShareCurve, SharePanel, shares
 from slt_jax.plots.spectra import ExactMark, Series, small_spectra, spectrum, spectrum_map
 from slt_jax.plots.spectrogram import Spectrum, spectrogram
 from slt_jax.plots.style import Bands, StepAxis, colors, step_axis
@@ -16,6 +17,8 @@ __all__ = [
     "FlowLine",
     "HeadMap",
     "Series",
+    "ShareCurve",
+    "SharePanel",
     "Spectrum",
     "StepAxis",
     "chain_traces",
@@ -23,6 +26,7 @@ __all__ = [
     "flow_curves",
     "head_maps",
     "kept_lines",
+    "shares",
     "small_spectra",
     "spectrogram",
     "spectrum",

@@ -11,7 +11,7 @@ import numpy as np
 
 from slt_jax import storage
 from slt_jax.plots import Bands, StepAxis, step_axis
-from slt_jax.spectroscopy import History
+from slt_jax.spectroscopy import History, Transition
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK
 
 #: The probe that exact learning coefficients are set beside.
@@ -76,6 +76,7 @@ class Content(NamedTuple):
       exact: Exact values of the whole loss in the whole network, by step.
       bands: The phases.
       axis: The axis of steps that all pictures share.
+      transitions: Where each transition lives; empty where nobody looked.
     """
 
     study: dict[str, Any]
@@ -84,6 +85,7 @@ class Content(NamedTuple):
     exact: dict[int, Exact]
     bands: Bands
     axis: StepAxis
+    transitions: Sequence[Transition] = ()
 
 
 def read(folder: Path) -> Content:
@@ -108,7 +110,8 @@ def read(folder: Path) -> Content:
     bands = Bands(*(list(phases.get(name, ())) for name in Bands._fields))
     recorded = [] if history is None else history.steps.tolist()
     axis = _axis(recorded, [row.step for row in rows], bands)
-    return Content(study, history, rows, _exact_of(study), bands, axis)
+    transitions = storage.read_transitions(folder) or ()
+    return Content(study, history, rows, _exact_of(study), bands, axis, transitions)
 
 
 def part_name(restriction: str, subloss: str) -> str:

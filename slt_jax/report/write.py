@@ -8,7 +8,7 @@ from typing import Any
 
 from slt_jax import storage
 from slt_jax.report import content as contents
-from slt_jax.report import development, spectroscope, verdicts
+from slt_jax.report import development, localities, spectroscope, verdicts
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, element, joined, section, table
 from slt_jax.report.page import page
@@ -64,6 +64,7 @@ def _document(content: Content) -> str:
         ("spectroscope", "The spectroscope", spectroscope.spectroscope(content)),
         ("learned", "What was learned when", development.learned(content)),
         ("construction", "Construction", development.construction(content)),
+        ("localities", "Where each phase lives", localities.localities(content)),
         ("chains", "The chains behind the readings", spectroscope.traces(content)),
         ("readings", "All readings", verdicts.readings(content)),
         ("reproduce", "How to reproduce", _reproduction(content)),

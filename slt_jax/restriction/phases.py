@@ -60,7 +60,7 @@ def differences(*checkpoints: PyTree) -> Restriction:
     return span(orthonormal(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=0), stacked)))
 
 
-def principal_directions(trajectory: Sequence[PyTree], count: int) -> PrincipalDirections:
+def principal_directions(trajectory: Sequence[PyTree], count: int | None = None) -> PrincipalDirections:
     """The first ``count`` principal directions of a trajectory of parameters, as over a phase transition.
 
     Eigenvectors of ``Σ_t (w_t - w̄)(w_t - w̄)ᵀ / T``, from the ``T × T`` matrix of inner products: on the host, in
@@ -68,7 +68,7 @@ def principal_directions(trajectory: Sequence[PyTree], count: int) -> PrincipalD
 
     Args:
       trajectory: T trees of parameters.
-      count: How many, at most T - 1 (after the mean is taken off).
+      count: How many, at most T - 1 (after the mean is taken off); default all that the trajectory has.
 
     Returns:
       Variances, an orthonormal basis, and what share of the variance the first ones explain.
@@ -91,6 +91,7 @@ def principal_directions(trajectory: Sequence[PyTree], count: int) -> PrincipalD
     values, vectors = values[::-1], vectors[:, ::-1]
     # the mean is taken off, so that one of them is 0 but for rounding
     rank = int(np.sum(values > 1e-12 * max(values[0], 0.0)))
+    count = rank if count is None else count
     if isinstance(count, bool) or not hasattr(count, "__index__") or not 1 <= count <= rank:
         raise ValueError(
             f"count: got {count!r}; this trajectory has {rank} directions, of which 1 to {rank} are possible."

@@ -3,36 +3,56 @@
 from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
+from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
 from slt_jax.spectroscopy.construct import Construction, construct
 from slt_jax.spectroscopy.contact_probe import contact_probe
+from slt_jax.spectroscopy.directions import (
+    Directions,
+    along,
+    by_scores,
+    largest_moves,
+    largest_moves_seen,
+    steps_between,
+)
 from slt_jax.spectroscopy.dos_probe import dos_probe
 from slt_jax.spectroscopy.flow_probe import flow_probe
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
+from slt_jax.spectroscopy.locality import Locality, locality
+from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
+from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
+from slt_jax.spectroscopy.units import units
 
 __all__ = [
     "Alignment",
     "Cell",
     "Checkpoint",
     "CheckpointError",
+    "CoefficientLocality",
     "Construction",
+    "Directions",
     "History",
+    "Locality",
     "Phases",
     "Probe",
     "Recorder",
     "Recording",
     "Subject",
     "Subloss",
+    "Transition",
     "align",
+    "along",
     "as_subject",
+    "by_scores",
     "check_scan",
     "choose_checkpoints",
+    "coefficient_locality",
     "construct",
     "contact_probe",
     "content",
@@ -41,8 +61,17 @@ __all__ = [
     "fingerprint",
     "flow_probe",
     "hessian_probe",
+    "largest_moves",
+    "largest_moves_seen",
     "llc_probe",
+    "locality",
+    "random_coordinates",
+    "random_subspace",
     "recorder_of",
     "scan",
     "select_restrictions",
+    "steps_between",
+    "transitions",
+    "units",
+    "usual_kinds",
 ]

@@ -10,6 +10,7 @@ from slt_jax.storage.datasets import (
     write_readings,
 )
 from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
+from slt_jax.storage.localities import read_transitions, write_transitions
 
 __all__ = [
     "FinishedReadings",
@@ -21,10 +22,12 @@ __all__ = [
     "read_history",
     "read_readings",
     "read_study",
+    "read_transitions",
     "readings_tree",
     "save_checkpoints",
     "trace_dataset",
     "write_history",
     "write_readings",
     "write_study",
+    "write_transitions",
 ]

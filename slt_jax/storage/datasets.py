@@ -18,7 +18,7 @@ from slt_jax.truths.truth import Truth
 
 HISTORY, READINGS = "history.zarr", "readings.zarr"
 #: Strings have a stable place in version 2 of the format, and none yet in version 3.
-_ZARR_FORMAT = 2
+ZARR_FORMAT = 2
 _DIMS = ("step", "restriction", "subloss")
 #: The probe whose readings an exact learning coefficient stands beside.
 EXACT_PROBE = "llc"
@@ -62,7 +62,9 @@ def write_history(folder: Path, history: History) -> None:
             "concept": np.array(list(history.concepts), dtype=str),
         },
     )
-    _write(folder / HISTORY, lambda path: dataset.to_zarr(path, mode="w", zarr_format=_ZARR_FORMAT, consolidated=True))
+    write_store(
+        folder / HISTORY, lambda path: dataset.to_zarr(path, mode="w", zarr_format=ZARR_FORMAT, consolidated=True)
+    )
 
 
 def read_history(folder: Path) -> History | None:
@@ -102,7 +104,9 @@ def readings_tree(cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims 
 def write_readings(folder: Path, cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims | None = None) -> None:
     """Write ``readings.zarr``, replacing an older one only when the new one is whole."""
     tree = readings_tree(cells, exact, dims)
-    _write(folder / READINGS, lambda path: tree.to_zarr(path, mode="w", zarr_format=_ZARR_FORMAT, consolidated=True))
+    write_store(
+        folder / READINGS, lambda path: tree.to_zarr(path, mode="w", zarr_format=ZARR_FORMAT, consolidated=True)
+    )
 
 
 def read_readings(folder: Path) -> xr.DataTree | None:
@@ -174,7 +178,7 @@ def _columns(table: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
     return np.stack(list(table.values()), axis=1) if table else np.zeros((rows, 0))
 
 
-def _write(target: Path, write: Callable[[Path], Any]) -> None:
+def write_store(target: Path, write: Callable[[Path], Any]) -> None:
     """Write beside the target, then swap: a reader never sees half a store."""
     scratch = target.with_name(f".{uuid.uuid4().hex}.zarr")
     write(scratch)

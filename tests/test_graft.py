@@ -151,11 +151,11 @@ def test_on_digits_a_percent_of_the_weights_carries_the_fine_tuning_where_it_is_
     images = grafting.digits()
     before = grafting.before_tuning(images)
     key, data, held_out = jax.random.key(1), images["5-9"], images["5-9, held out"]
-    sparse = grafting.tuned(key, before, data, *grafting.TUNINGS["momentum, L1 0.001"])
-    dense = grafting.tuned(key, before, data, *grafting.TUNINGS["Adam"])
-    found = [
-        graft(grafting.cross_entropy, before, after, data, held_out=held_out, share=0.01) for after in (sparse, dense)
-    ]
+    sparse, dense = (
+        grafting.tuned(key, before, data, *grafting.TUNINGS[name][:3], 1500) for name in ("momentum, L1 0.001", "Adam")
+    )
+    settings = {"held_out": held_out, "shares": (0.2, 0.05, 0.01), "share": 0.01}
+    found = [graft(grafting.cross_entropy, before, after, data, **settings) for after in (sparse, dense)]
     at = found[0].chosen
     assert found[0].gains[at] >= 0.95
     assert found[0].held_out[at] >= 0.95

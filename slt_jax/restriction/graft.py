@@ -186,11 +186,15 @@ def _chosen(
     enough = np.flatnonzero(gains >= gain)
     reached = share is not None or len(enough) > 0
     chosen = int(np.argmax(grid == share)) if share is not None else int(enough[-1]) if reached else 0
-    marks = cut(found.masks[source[chosen]], before)
+    # on the host: an index of a device array would be a program of its own for each share
+    marks, scores = (
+        jax.tree.map(jnp.asarray, cut(np.asarray(values)[source[chosen]], before))
+        for values in (found.masks, found.scores)
+    )
     return Graft(
         restriction=mask(before, marks),
         mask=marks,
-        scores=cut(found.scores[source[chosen]], before),
+        scores=scores,
         chosen=chosen,
         reached=reached,
         shares=grid,

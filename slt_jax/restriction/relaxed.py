@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from slt_jax import loss
 from slt_jax.tree import at_least_float32 as wide
@@ -60,7 +61,7 @@ def grafted(before: PyTree, after: PyTree, mask: PyTree) -> PyTree:
     return jax.tree.map(lambda old, new, chosen: jnp.where(chosen, new, old), before, after, mask)
 
 
-def cut(flat: Array, like: PyTree) -> PyTree:
+def cut(flat: Array | np.ndarray, like: PyTree) -> PyTree:
     """A vector of shape ``(d,)`` cut into the shapes of the leaves of ``like``, in its own dtype."""
     leaves, structure = jax.tree.flatten(like)
     pieces, start = [], 0

@@ -12,7 +12,7 @@ from laws import assert_same, compilations
 import slt_jax as slt
 from slt_jax import tree
 from slt_jax.restriction import graft, grafted, overlap
-from slt_jax.restriction.relaxed import within_budget
+from slt_jax.restriction.relaxed import search, within_budget
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -152,7 +152,7 @@ def test_on_digits_a_percent_of_the_weights_carries_the_fine_tuning_where_it_is_
     before = grafting.before_tuning(images)
     key, data, held_out = jax.random.key(1), images["5-9"], images["5-9, held out"]
     sparse, dense = (
-        grafting.tuned(key, before, data, *grafting.TUNINGS[name][:3], 1500) for name in ("momentum, L1 0.001", "Adam")
+        grafting.tuned(key, before, data, *grafting.TUNINGS[name]) for name in ("momentum, L1 0.001", "Adam")
     )
     settings = {"held_out": held_out, "shares": (0.2, 0.05, 0.01), "share": 0.01}
     found = [graft(grafting.cross_entropy, before, after, data, **settings) for after in (sparse, dense)]
@@ -217,10 +217,13 @@ def test_one_program_serves_every_grid_of_as_many_shares():
 
     graft(counted, *ends(), DATA, shares=(0.5, 0.1), steps=5)
     few = len(traces)
+    programs = search._cache_size()
     others = ends(2 * CHANGE)
     with compilations() as compiled:
         graft(counted, *others, DATA, shares=(0.4, 0.2), steps=5)
-    assert compiled == []
+    # the two are the restriction's own lists of free entries, one for each leaf, whose lengths are new
+    assert len(compiled) <= 2
+    assert search._cache_size() == programs
     traces_again = len(traces)
     graft(counted, *ends(), DATA, shares=(0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01), steps=5)
     assert len(traces) - traces_again <= few, "a longer grid is not traced more often"

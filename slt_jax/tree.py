@@ -172,6 +172,20 @@ def leaf_names(tree: PyTree) -> list[str]:
     return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+def check_structure(name: str, found: PyTree, other: str, expected: PyTree, remedy: str) -> None:
+    """Refuse a tree of another structure than ``expected``, whose name is ``other``.
+
+    Raises:
+      ValueError: naming the leaves of both, and the remedy.
+    """
+    ours: Any = jax.tree.structure(found)
+    theirs: Any = jax.tree.structure(expected)
+    if ours != theirs:
+        raise ValueError(
+            f"{name}: its leaves {leaf_names(found)} do not match those of {other} {leaf_names(expected)}. {remedy}"
+        )
+
+
 def is_traced(tree: PyTree) -> bool:
     """Whether any leaf is a tracer, so that its value cannot be looked at on the host."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

@@ -10,8 +10,10 @@ from slt_jax.restriction.base import Restriction, check, full
 from slt_jax.restriction.composition import compose, within
 from slt_jax.restriction.entries import mask, paths
 from slt_jax.restriction.gauge import rescaling
+from slt_jax.restriction.graft import Graft, graft
 from slt_jax.restriction.heads import head, heads
 from slt_jax.restriction.modules import block, blocks, layer, layers
+from slt_jax.restriction.overlap import Overlap, overlap
 from slt_jax.restriction.phases import (
     PrincipalDirections,
     differences,
@@ -20,12 +22,15 @@ from slt_jax.restriction.phases import (
     principal_directions,
 )
 from slt_jax.restriction.preview import Free, freedom, preview
+from slt_jax.restriction.relaxed import grafted
 from slt_jax.restriction.subspace import orthonormal, span
 
 __all__ = [
     "Alike",
     "Attention",
     "Free",
+    "Graft",
+    "Overlap",
     "PrincipalDirections",
     "Restriction",
     "attentions",
@@ -38,6 +43,8 @@ __all__ = [
     "fisher_diagonal",
     "freedom",
     "full",
+    "graft",
+    "grafted",
     "head",
     "heads",
     "largest_changes",
@@ -45,6 +52,7 @@ __all__ = [
     "layers",
     "mask",
     "orthonormal",
+    "overlap",
     "paths",
     "preview",
     "principal_directions",

@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 from slt_jax import loss, tree
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, minibatch
 from slt_jax.samplers.base import Info, Sampler
+from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, PyTree
 
 
@@ -152,19 +153,6 @@ def _check_start(start: PyTree | None, chains: int) -> None:
             raise ValueError(
                 f"start: has a leaf of shape {jnp.shape(leaf)}; expected a leading axis of {chains} chains."
             )
-
-
-def check_key(key: Key) -> None:
-    """Refuse anything but one typed key.
-
-    Raises:
-      ValueError: naming what was got.
-    """
-    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)) or key.ndim:
-        raise ValueError(
-            f"key: got {type(key).__name__} of dtype {getattr(key, 'dtype', None)} and shape {np.shape(key)}; pass one "
-            "typed key, jax.random.key."
-        )
 
 
 def _check_same_data(posterior: LocalPosterior, count: int) -> None:

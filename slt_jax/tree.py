@@ -186,6 +186,19 @@ def check_structure(name: str, found: PyTree, other: str, expected: PyTree, reme
         )
 
 
+def check_key(key: Key) -> None:
+    """Refuse anything but one typed key.
+
+    Raises:
+      ValueError: naming what was got.
+    """
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)) or key.ndim:
+        raise ValueError(
+            f"key: got {type(key).__name__} of dtype {getattr(key, 'dtype', None)} and shape {np.shape(key)}; pass one "
+            "typed key, jax.random.key."
+        )
+
+
 def is_traced(tree: PyTree) -> bool:
     """Whether any leaf is a tracer, so that its value cannot be looked at on the host."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

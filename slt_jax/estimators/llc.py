@@ -16,7 +16,8 @@ from slt_jax.problem import Problem
 from slt_jax.reference import Outputs, self_reference
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Sampler
-from slt_jax.sampling import check_batch_size, check_key, check_sampler, check_schedule, sample
+from slt_jax.sampling import check_batch_size, check_sampler, check_schedule, sample
+from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 #: Of a block: draws, and the steps before them.

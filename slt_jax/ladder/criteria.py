@@ -12,7 +12,7 @@ from slt_jax.ladder.measure import check_size, measure, size_for
 from slt_jax.ladder.reading import read_flow
 from slt_jax.posterior import LocalPosterior, dimension, localise
 from slt_jax.restriction import Restriction
-from slt_jax.sampling import check_key
+from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 #: Rungs, the coldest at ``nβ = n``, each twice as hot as the next.

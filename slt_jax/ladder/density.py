@@ -22,7 +22,7 @@ from slt_jax.ladder.reading import Flow, read_below_prior
 from slt_jax.ladder.volume import log_volume
 from slt_jax.posterior import dimension
 from slt_jax.restriction import Restriction
-from slt_jax.sampling import check_key
+from slt_jax.tree import check_key
 from slt_jax.types import Key, LossFn, PyTree, Scalar
 
 #: Gradients that may be taken in all where nothing was said.

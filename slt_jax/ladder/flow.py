@@ -19,7 +19,7 @@ from slt_jax.ladder.measure import (
 from slt_jax.ladder.reading import Flow, read_flow
 from slt_jax.posterior import LocalPosterior, dimension, localise
 from slt_jax.restriction import Restriction
-from slt_jax.sampling import check_key
+from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 #: Rungs where nothing was said: from the ``nβ`` of ``llc`` up to 256 times hotter.

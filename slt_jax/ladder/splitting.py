@@ -11,7 +11,7 @@ from slt_jax.ladder.descent import prior_of
 from slt_jax.ladder.levels import Level, descend_levels
 from slt_jax.ladder.measure import double_precision
 from slt_jax.restriction import Restriction
-from slt_jax.sampling import check_key
+from slt_jax.tree import check_key
 from slt_jax.types import Key, LossFn, PyTree, Scalar
 
 #: Points of the result for each factor of e in ε.

@@ -16,7 +16,7 @@ from slt_jax.ladder.reading import read_below_prior
 from slt_jax.ladder.volume import free_energies
 from slt_jax.posterior import dimension, localise
 from slt_jax.restriction import Restriction
-from slt_jax.sampling import check_key
+from slt_jax.tree import check_key
 from slt_jax.types import Key, LossFn, PyTree, Scalar
 
 

@@ -133,7 +133,7 @@ def graft(
     if held_out is not None:
         loss.check(loss_fn, before, held_out)
     if key is not None:
-        _check_key(key)
+        tree.check_key(key)
     grid = _grid(shares, share, gain)
     _check_count("steps", steps, 1)
     _check_count("randoms", randoms, 2)
@@ -257,11 +257,6 @@ def _grid(shares: Sequence[float], share: float | None, gain: float) -> np.ndarr
         if flat.ndim != 1 or not flat.size or not ((flat > 0) & (flat <= 1)).all():
             raise ValueError(f"{name}: got {values}; pass {'numbers' if name == 'shares' else 'one number'} in (0, 1].")
     return np.unique(asked if share is None else np.append(asked, share))[::-1]
-
-
-def _check_key(key: Key) -> None:
-    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)) or key.ndim:
-        raise ValueError(f"key: got {type(key).__name__}; pass one typed key, jax.random.key.")
 
 
 def _check_count(name: str, value: object, least: int) -> None:

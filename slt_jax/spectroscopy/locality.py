@@ -9,10 +9,10 @@ from jax.tree_util import Partial
 
 from slt_jax import loss, tree
 from slt_jax.problem import Problem
-from slt_jax.sampling import check_key
 from slt_jax.spectroscopy.directions import Directions, check_counts, check_ends, check_kinds, default_counts
 from slt_jax.spectroscopy.nulls import Null, default_nulls
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, Subject, Subloss, as_subject, check_subject, parts
+from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, PyTree
 
 #: The share that counts as explained.

@@ -9,10 +9,10 @@ import numpy as np
 from slt_jax.compiled import make_room
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction, shape_of
-from slt_jax.sampling import check_key
 from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.probes import Probe, Reading
 from slt_jax.spectroscopy.subject import WHOLE_NETWORK, Subject, parts, problem_at
+from slt_jax.tree import check_key
 from slt_jax.types import Key, PyTree
 
 #: Restrictions of one shape that are measured side by side on an accelerator.

@@ -38,6 +38,7 @@ from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
+from slt_jax.response import Influence, influence
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Info, Sampler
 from slt_jax.sampling import Trace, sample, step_keys
@@ -64,6 +65,7 @@ __all__ = [
     "FreeEnergy",
     "Health",
     "HessianSpectrum",
+    "Influence",
     "Info",
     "LocalPosterior",
     "Problem",
@@ -84,6 +86,7 @@ __all__ = [
     "full_batch",
     "heat_capacity",
     "hessian_spectrum",
+    "influence",
     "llc",
     "llc_from",
     "localise",

@@ -94,18 +94,22 @@ def take(data: PyTree, index: Array) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], data)
 
 
-def at_center(loss_fn: LossFn, params: PyTree, data: PyTree) -> Array:
-    """Losses at ``params`` on all of ``data``: ``(n,)``, or ``()`` where the loss is a mean already."""
+def at_center(loss_fn: LossFn, params: PyTree, data: PyTree, reduce: Callable[[Array], Array] = per_example) -> Array:
+    """Losses at ``params`` on all of ``data``: ``(n,)``, or ``()`` where the loss is a mean already.
+
+    ``reduce`` averages over tokens; with ``jnp.asarray`` in its place they are kept, ``(n, T)``.
+    """
     count = example_count(data)
     if count <= CENTER_CHUNK or jax.eval_shape(loss_fn, params, data).shape == ():
-        return per_example(loss_fn(params, data))
+        return reduce(loss_fn(params, data))
     whole = count - count % CENTER_CHUNK
     chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, CENTER_CHUNK, *leaf.shape[1:]), data)
-    losses = jax.lax.map(lambda piece: per_example(loss_fn(params, piece)), chunks).reshape(whole)
+    losses = jax.lax.map(lambda piece: reduce(loss_fn(params, piece)), chunks)
+    losses = losses.reshape(whole, *losses.shape[2:])
     if whole == count:
         return losses
     rest = jax.tree.map(lambda leaf: leaf[whole:], data)
-    return jnp.concatenate([losses, per_example(loss_fn(params, rest))])
+    return jnp.concatenate([losses, reduce(loss_fn(params, rest))])
 
 
 def mean_over(image: Callable[[PyTree], PyTree], data: PyTree, chunk: int) -> PyTree:

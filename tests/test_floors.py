@@ -35,6 +35,7 @@ FLOORS = {
     "estimators": 8,
     "substructure": 8,
     "ladder": 9,  # over estimators, whose verdicts it reads on every rung
+    "response": 9,  # over estimators: covariances along their chains, with their verdict; sees no ladder
     "spectroscopy": 10,
     "studies": 11,  # over spectroscopy, which knows of no study
     "__init__": 11,

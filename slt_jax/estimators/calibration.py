@@ -36,11 +36,13 @@ class Calibration(NamedTuple):
       sampler: Langevin dynamics at the step found: with momentum on all of the data, without on minibatches.
       step_size: h in units of the parameters on all of the data, ε in squared units on minibatches; shape ``()``.
       state: The states of the chains at the end of the burn-in, to be passed on as ``sample(..., start=state)``.
+      bracket: Whether the second half of the chains has come from above, shape ``()``: what ``Evidence`` asks for.
     """
 
     sampler: Sampler
     step_size: Array
     state: PyTree
+    bracket: Array
 
 
 def calibrate(
@@ -93,7 +95,7 @@ def calibrate(
     # who goes on from here has one posterior for all chains, and so one anchor
     _, warm, used = block.run(run_key, posterior, data, warm, todo, stretch, 1, batch_size, False)
     state = jax.tree.map(lambda leaf: leaf.reshape(chains, *leaf.shape[2:]), warm.state)
-    return Calibration(block.sampler_of(posterior, used, batch_size), used.step_size[-1].min(), state)
+    return Calibration(block.sampler_of(posterior, used, batch_size), used.step_size[-1].min(), state, warm.bracket)
 
 
 def measure(

@@ -84,7 +84,13 @@ def watch(
     # without batches there is no heat
     heating = 0.0 if batch_size is None else read_heating(heat_key, sampler, posterior, data, trace, batch_size)
     evidence = Evidence(bracket=bracket, heating=heating, height=read_height(posterior, data), resolution=True)
-    return Watched(trace.observables, trace.excess, mean, variance, examine(trace, posterior, evidence))
+    return Watched(
+        trace.observables,
+        trace.excess,
+        mean,
+        variance,
+        _examine(trace._replace(observables=(), state=()), posterior, evidence),
+    )
 
 
 def sound(health: Health) -> Array:
@@ -170,3 +176,6 @@ def _draw(
     trace = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 0, 1), traces)
     pooled = jax.tree.map(lambda m, s: jnp.mean(s / draws, axis=0) + jnp.var(m, axis=0), mean, squares)
     return trace._replace(state=state), jax.tree.map(lambda m: jnp.mean(m, axis=0), mean), pooled
+
+
+_examine = jax.jit(examine)

@@ -38,7 +38,7 @@ from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
-from slt_jax.response import Influence, influence
+from slt_jax.response import Influence, Susceptibility, influence, susceptibility
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Info, Sampler
 from slt_jax.sampling import Trace, sample, step_keys
@@ -73,6 +73,7 @@ __all__ = [
     "Restriction",
     "Sampler",
     "Settings",
+    "Susceptibility",
     "TopDirections",
     "Trace",
     "Truth",
@@ -99,6 +100,7 @@ __all__ = [
     "self_reference",
     "sharpness",
     "step_keys",
+    "susceptibility",
     "top_directions",
     "waic",
     "wbic",

@@ -2,5 +2,17 @@
 
 from slt_jax.response.covariance import Pairs, pairs
 from slt_jax.response.influence import Influence, Neighbours, influence
+from slt_jax.response.reweighted import Response, reweighted
+from slt_jax.response.susceptibility import Susceptibility, susceptibility
 
-__all__ = ["Influence", "Neighbours", "Pairs", "influence", "pairs"]
+__all__ = [
+    "Influence",
+    "Neighbours",
+    "Pairs",
+    "Response",
+    "Susceptibility",
+    "influence",
+    "pairs",
+    "reweighted",
+    "susceptibility",
+]

@@ -146,6 +146,12 @@ def losses_at(loss_fn: Partial, data: PyTree, center: Array, params: PyTree) -> 
     return tree.at_least_float32(loss.at_center(loss_fn, params, data, reduce=jnp.asarray)) - center
 
 
+@jax.jit
+def placed(loss_fn: Partial, data: PyTree, center: PyTree) -> tuple[Partial, PyTree, Array]:
+    """A loss, its examples and its values at the centre, which are taken away before anything is rounded."""
+    return loss_fn, data, losses_at(loss_fn, data, jnp.zeros(()), center)
+
+
 @partial(jax.jit, static_argnums=(6, 7, 8))
 def _draw(
     key: Key,

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from slt_jax import loss
 from slt_jax.estimators import Health
 from slt_jax.posterior import dimension, localise
-from slt_jax.response.chain import complaint, losses_at, schedule_for, sound, watch
+from slt_jax.response.chain import complaint, losses_at, placed, schedule_for, sound, watch
 from slt_jax.response.covariance import Pairs, centred, pairs
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Sampler
@@ -176,9 +176,10 @@ def influence(
     ``-∇ℓ_i H⁻¹ ∇φ_q / nβ``); Adam et al. 2025, arXiv:2509.26537 (the loss kernel).
 
     >>> import jax, jax.numpy as jnp
+    >>> from slt_jax.samplers import underdamped
     >>> data = jnp.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]] * 5)
     >>> loss_fn = lambda w, x: 0.5 * (x @ w) ** 2
-    >>> found = influence(jax.random.key(0), loss_fn, jnp.zeros(2), data, draws=100, burnin=200)
+    >>> found = influence(jax.random.key(0), loss_fn, jnp.zeros(2), data, sampler=underdamped(0.2), draws=100)
     >>> sorted(int(i) % 4 for i in found.top(0, 9).entries)
     [0, 0, 0, 0, 1, 1, 1, 1, 1]
     """
@@ -196,7 +197,7 @@ def influence(
     if queries is not None:
         sets.append((posterior.loss_fn if query_loss_fn is None else Partial(query_loss_fn), queries))
     watched = watch(
-        key, posterior, data, Partial(_look, [_placed(*one, posterior.center) for one in sets]), schedule, sampler
+        key, posterior, data, Partial(_look, [placed(*one, posterior.center) for one in sets]), schedule, sampler
     )
     losses = [centred(seen) for seen in watched.observed]
     return Influence(losses[0], losses[1] if queries is not None else None, posterior.nbeta, watched.health)
@@ -204,12 +205,6 @@ def influence(
 
 def _look(sets: list[tuple[Partial, PyTree, Array]], params: PyTree) -> list[Array]:
     return [losses_at(loss_fn, data, center, params) for loss_fn, data, center in sets]
-
-
-@jax.jit
-def _placed(loss_fn: Partial, data: PyTree, center: PyTree) -> tuple[Partial, PyTree, Array]:
-    """A loss, its examples and its values at the centre, which are taken away before anything is rounded."""
-    return loss_fn, data, losses_at(loss_fn, data, jnp.zeros(()), center)
 
 
 def _check_losses(name: str, loss_fn: LossFn, params: PyTree, data: PyTree) -> tuple[int, ...]:

@@ -6,8 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slt_jax.response.covariance import batches_of, centred
+from slt_jax.response.covariance import batches_of
 from slt_jax.types import Array, Scalar
+
+#: Effective draws below which a reweighted mean ends at the few that are extreme.
+LEAST_EFFECTIVE = 100.0
 
 
 class Response(NamedTuple):
@@ -17,13 +20,18 @@ class Response(NamedTuple):
       value: ``⟨φ⟩_h - ⟨φ⟩_0``, nats, by reweighting.
       std_error: Its Monte Carlo standard error, where enough draws are left.
       linear: ``h nβ χ``, nats: what the susceptibility says.
-      share: Kish's ``(Σ w)² / (N Σ w²)``: the share of the draws that the weights leave, 1 at ``h = 0``.
+      effective: Effective draws that are left: those of the chains, ``(Σ w)² / (N Σ w²)`` of which the weights leave.
     """
 
     value: Array
     std_error: Array
     linear: Array
-    share: Array
+    effective: Array
+
+    @property
+    def ok(self) -> Array:
+        """Whether enough draws are left for the value and its error, of the shape of the leaves."""
+        return self.effective >= LEAST_EFFECTIVE
 
 
 @jax.jit
@@ -49,9 +57,10 @@ def reweighted(energies: Array, changes: Array, strength: Scalar) -> tuple[Array
     [-0.25, 0.8]
     """
     chains, draws = energies.shape
-    apart = energies - jnp.mean(energies)
-    exponents = -strength * centred(changes + 0.0)
-    exponents = exponents + strength * _between(changes)
+    apart = energies - energies[:1, :1]
+    apart = apart - jnp.mean(apart)
+    # chains are not centred by themselves: weights tell them apart
+    exponents = -strength * (changes - changes[:1, :1])
     weights = jnp.exp(exponents - jnp.max(exponents, axis=(0, 1), keepdims=True))
     weights = weights / jnp.mean(weights, axis=(0, 1), keepdims=True)
     value = jnp.mean(weights * apart[..., None], axis=(0, 1))
@@ -63,9 +72,3 @@ def reweighted(energies: Array, changes: Array, strength: Scalar) -> tuple[Array
     spread = jnp.sum((means - jnp.mean(means, axis=0, keepdims=True)) ** 2, axis=0)
     error = jnp.sqrt(spread / (total * (total - 1))) if total > 1 else jnp.full_like(value, math.nan)
     return value, error, 1 / jnp.mean(weights**2, axis=(0, 1))
-
-
-def _between(changes: Array) -> Array:
-    """Minus the mean of each chain, less that of the first: weights tell chains apart, unlike covariances."""
-    means = jnp.mean(changes - changes[:1, :1], axis=1, keepdims=True)
-    return -(means - means[:1])

@@ -22,6 +22,10 @@ from slt_jax.types import Array, Key, PyTree
 #: Draws of each chain, steps before them, and steps from one to the next: a draw costs a look at all examples, and
 #: within a few steps of a trajectory there is little new to see.
 DRAWS, BURNIN, THIN = 500, 2000, 8
+#: Stretches of so many draws, one after the other, until the chains are sound: each run longer than all before it.
+LENGTHS = (1, 2, 4)
+#: Effective draws from which on the errors of covariances are known well enough to stop at.
+ENOUGH = 400
 #: Checks that a covariance does not rest on: it has no baseline, and is asked for at the posterior's own γ.
 _OF_THE_LEVEL = frozenset({"minimum", "heat", "gamma"})
 
@@ -51,10 +55,14 @@ def watch(
     observe: Partial,
     schedule: Schedule,
     sampler: Sampler | None = None,
+    *,
+    fixed: bool = True,
 ) -> Watched:
     """Burn in as ``calibrate`` does, then draw, looking at each draw with ``observe``.
 
-    Works inside jit and vmap; restrictions of one shape share their compiled programs.
+    On the host, where the length is not fixed, chains that are not sound go on twice as long, with draws twice as far
+    apart, and again; what came before is burn-in then. A step that proved too large is halved first. Works inside jit
+    and vmap, where the first length is all; restrictions of one shape share their compiled programs.
 
     Args:
       key: A typed key.
@@ -63,34 +71,83 @@ def watch(
       observe: ``observe(params)``, a pure function as a ``Partial``.
       schedule: Whole numbers.
       sampler: Run as it is; default the one that ``calibrate`` finds, with the friction of draws.
+      fixed: Whether the length is; always so with a sampler given.
 
     Returns:
       What was seen, with the verdict.
     """
-    warm_key, draw_key, heat_key = jax.random.split(key, 3)
-    chains, batch_size = schedule.chains, schedule.batch_size
-    if sampler is None:
-        if batch_size is not None:
-            posterior = with_control_variates(posterior, data)
-        found = calibrate(warm_key, posterior, data, chains=chains, burnin=schedule.burnin, batch_size=batch_size)
-        sampler, start, bracket = found.sampler, found.state, found.bracket
-        if batch_size is None:
-            sampler = sampler_for(posterior, found.step_size, DRAW_FRICTION, None)
-    else:
+    if sampler is None and schedule.batch_size is not None:
+        posterior = with_control_variates(posterior, data)
+    lengths = (1,) if fixed or sampler is not None or tree.is_traced((key, posterior, data)) else LENGTHS
+    begin = partial(_begin, key, posterior, data, schedule, sampler)
+    ready = begin(1.0)
+    run_key = jax.random.fold_in(key, 1)
+    for number, length in enumerate(lengths):
+        seen, state = _run(jax.random.fold_in(run_key, number), posterior, data, observe, schedule, ready, length)
+        if number == len(lengths) - 1 or _good(seen.health):
+            break
+        too_hot = bool((seen.health.diverged > 0) | seen.health.overheated)
+        ready = begin(0.5 ** (number + 1)) if too_hot else ready._replace(state=state)
+    return seen
+
+
+class _Ready(NamedTuple):
+    """A sampler with its step, chains that are burnt in, and whether half of them have come from above."""
+
+    sampler: Sampler
+    state: PyTree
+    bracket: Array
+
+
+def _begin(
+    key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, sampler: Sampler | None, fraction: float
+) -> _Ready:
+    key, chains, batch_size = jax.random.fold_in(key, 0), schedule.chains, schedule.batch_size
+    if sampler is not None:
         go = partial(sample, draws=1, chains=chains, burnin=schedule.burnin, batch_size=batch_size)
-        start, bracket = go(warm_key, sampler, posterior, data).state, jnp.asarray(False)
-    sizes = schedule.draws, schedule.thin, batch_size
-    trace, mean, variance = _draw(draw_key, sampler, posterior, data, observe, start, *sizes)
+        return _Ready(sampler, go(key, sampler, posterior, data).state, jnp.asarray(False))
+    steps = dict(chains=chains, burnin=schedule.burnin)
+    found = calibrate(key, posterior, data, **steps, batch_size=batch_size, fraction=fraction)
+    drawing = sampler_for(posterior, found.step_size, DRAW_FRICTION, batch_size)
+    return _Ready(drawing, found.state, found.bracket)
+
+
+def _run(
+    key: Key, posterior: LocalPosterior, data: PyTree, observe: Partial, schedule: Schedule, ready: _Ready, length: int
+) -> tuple[Watched, PyTree]:
+    """So many stretches, of whose draws one in so many is kept: no length needs a program of its own."""
+    draw_key, heat_key = jax.random.split(key)
+    sizes, batch_size, state = (schedule.draws, schedule.thin, schedule.batch_size), schedule.batch_size, ready.state
+    pieces, moments = [], []
+    for stretch in range(length):
+        keys = jax.random.fold_in(draw_key, stretch)
+        trace, *moment = _draw(keys, ready.sampler, posterior, data, observe, state, *sizes)
+        state = trace.state
+        pieces.append(jax.tree.map(lambda leaf: leaf[:, ::length], trace._replace(state=())))
+        moments.append(moment)
+    joined = pieces[0]
+    if length > 1:
+        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, : schedule.draws], *pieces)
+    mean, variance = _pooled(moments)
     # without batches there is no heat
-    heating = 0.0 if batch_size is None else read_heating(heat_key, sampler, posterior, data, trace, batch_size)
-    evidence = Evidence(bracket=bracket, heating=heating, height=read_height(posterior, data), resolution=True)
-    return Watched(
-        trace.observables,
-        trace.excess,
-        mean,
-        variance,
-        _examine(trace._replace(observables=(), state=()), posterior, evidence),
-    )
+    whole = joined._replace(state=state)
+    heating = 0.0 if batch_size is None else read_heating(heat_key, ready.sampler, posterior, data, whole, batch_size)
+    evidence = Evidence(bracket=ready.bracket, heating=heating, height=read_height(posterior, data), resolution=True)
+    # what was observed is no part of the verdict
+    health = _examine(joined._replace(observables=()), posterior, evidence)
+    return Watched(joined.observables, joined.excess, mean, variance, health), state
+
+
+def _pooled(moments: list[list[PyTree]]) -> tuple[PyTree, PyTree]:
+    """Mean and variance of several stretches of equal length together."""
+    means, variances = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts) for parts in zip(*moments, strict=True))
+    variance = jax.tree.map(lambda v, m: jnp.mean(v, axis=0) + jnp.var(m, axis=0), variances, means)
+    return jax.tree.map(lambda m: jnp.mean(m, axis=0), means), variance
+
+
+def _good(health: Health) -> bool:
+    """Whether to stop: the chains are sound, and the batches of draws long enough for their errors."""
+    return bool(sound(health) & (health.ess >= ENOUGH))
 
 
 def sound(health: Health) -> Array:

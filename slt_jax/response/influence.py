@@ -159,7 +159,8 @@ def influence(
       sampler: Run as it is; default the one that ``calibrate`` finds.
       chains: Default as for ``llc``: 16, 8 or 4, by the number of free parameters.
       draws, burnin, thin: Recorded draws of each chain, steps before them, steps from draw to draw; default 500, 2000,
-        8. ``chains · draws · (n + m)`` losses are kept.
+        8. ``chains · draws · (n + m)`` losses are kept. Where neither draws nor burnin are given, chains on the host
+        that are not sound go on, up to seven times as long, with draws further apart.
       batch_size: Examples of a step; default all. Losses are always looked at on all of the data.
 
     Returns:
@@ -193,11 +194,18 @@ def influence(
     posterior = localise(loss_fn, params, data, nbeta, gamma, restriction)
     sizes = dict(chains=chains, draws=draws, burnin=burnin, thin=thin, batch_size=batch_size)
     schedule = schedule_for(dimension(posterior), shape[0], sampler, **sizes)
+    fixed = draws is not None or burnin is not None
     sets = [(posterior.loss_fn, data)]
     if queries is not None:
         sets.append((posterior.loss_fn if query_loss_fn is None else Partial(query_loss_fn), queries))
     watched = watch(
-        key, posterior, data, Partial(_look, [placed(*one, posterior.center) for one in sets]), schedule, sampler
+        key,
+        posterior,
+        data,
+        Partial(_look, [placed(*one, posterior.center) for one in sets]),
+        schedule,
+        sampler,
+        fixed=fixed,
     )
     losses = [centred(seen) for seen in watched.observed]
     return Influence(losses[0], losses[1] if queries is not None else None, posterior.nbeta, watched.health)

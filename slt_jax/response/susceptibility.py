@@ -127,7 +127,7 @@ def susceptibility(
       sampler: Run as it is; default the one that ``calibrate`` finds, for each component.
       chains: For each component; default as for ``llc``, by the largest of them.
       draws, burnin, thin: Recorded draws of each chain, steps before them, steps from draw to draw; default 500, 2000,
-        8.
+        8; on the host chains go on as those of ``influence`` do.
       batch_size: Examples of a step; default all. Losses are always looked at on all examples.
       controls: Whether to take the same covariances over the prior and over a Gaussian, from as many draws.
 
@@ -176,7 +176,7 @@ def susceptibility(
 
     def measure(key: Key, posterior: LocalPosterior) -> tuple[tuple[Array, Array], Health, tuple[Pairs, ...]]:
         chain_key, prior_key, gaussian_key = jax.random.split(key, 3)
-        seen = watch(chain_key, posterior, data, look, schedule, sampler)
+        seen = watch(chain_key, posterior, data, look, schedule, sampler, fixed=draws is not None or burnin is not None)
         found = [_covariances(*seen.observed)]
         if controls:
             length = schedule.chains, schedule.draws

@@ -228,6 +228,24 @@ def test_chains_that_are_too_hot_are_said_to_be():
     assert "not to be believed (" in found.explain()
 
 
+def anisotropic(weights, inputs):
+    return 0.5 * (inputs @ weights) ** 2
+
+
+@pytest.mark.parametrize(("condition", "good"), [(1e2, True), (1e6, False)])
+def test_losses_that_hang_on_the_slowest_directions_are_not_taken_for_known(condition, good):
+    """The mean loss hardly knows of the slow directions: its own verdict is green, and errors come out too small."""
+    inputs = np.random.default_rng(0).normal(size=(40, 16)) * np.geomspace(1, condition**-0.5, 16)
+    found = slt.influence(KEY, anisotropic, jnp.zeros(16), jnp.asarray(inputs, jnp.float32), nbeta=1e4, gamma=1e-3)
+    covariance = np.linalg.inv(1e4 * inputs.T @ inputs / 40 + 1e-3 * np.eye(16))
+    exact = 0.5 * (inputs @ covariance @ inputs.T) ** 2
+    measured = found.covariance()
+    upper = np.triu_indices(40)
+    assert bool(found.ok) == good, found.explain()
+    assert (covered(measured.covariance[upper], measured.std_error[upper], exact[upper]) > 0.9) == good
+    assert ("effective draws of the losses (at least 200)" in found.explain()) == (not good)
+
+
 # bad input
 
 BAD = {

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
-from slt_jax import loss, tree
+from slt_jax import diagnostics, loss, tree
 from slt_jax.estimators import Evidence, Health, Schedule, calibrate, examine
 from slt_jax.estimators.dynamics import sampler_for
 from slt_jax.estimators.heating import read_heating
@@ -24,8 +25,11 @@ from slt_jax.types import Array, Key, PyTree
 DRAWS, BURNIN, THIN = 500, 2000, 8
 #: Stretches of so many draws, one after the other, until the chains are sound: each run longer than all before it.
 LENGTHS = (1, 2, 4)
-#: Effective draws from which on the errors of covariances are known well enough to stop at.
-ENOUGH = 400
+#: Effective draws of what is observed: enough to stop at, and those below which errors of covariances come out too
+#: small, the batches that they are taken from being too short.
+ENOUGH, LEAST = 400.0, 200.0
+#: So many of the observed series are looked at for it.
+_SERIES = 256
 #: Checks that a covariance does not rest on: it has no baseline, and is asked for at the posterior's own γ.
 _OF_THE_LEVEL = frozenset({"minimum", "heat", "gamma"})
 
@@ -38,6 +42,7 @@ class Watched(NamedTuple):
       excess: ``L(w) - L(w*)`` on the batch of the step, nats, shape ``(chain, draw)``.
       mean: Mean of ``z`` over all draws, a tree like ``z``.
       variance: Variance of each entry of ``z``, a tree like ``z``.
+      ess: Effective draws that nine in ten of the observed series have at least, shape ``()``.
       health: The verdict that ``llc`` would give on the same draws.
     """
 
@@ -45,6 +50,7 @@ class Watched(NamedTuple):
     excess: Array
     mean: PyTree
     variance: PyTree
+    ess: Array
     health: Health
 
 
@@ -84,7 +90,7 @@ def watch(
     run_key = jax.random.fold_in(key, 1)
     for number, length in enumerate(lengths):
         seen, state = _run(jax.random.fold_in(run_key, number), posterior, data, observe, schedule, ready, length)
-        if number == len(lengths) - 1 or _good(seen.health):
+        if number == len(lengths) - 1 or bool(sound(seen.health, seen.ess) & (seen.ess >= ENOUGH)):
             break
         too_hot = bool((seen.health.diverged > 0) | seen.health.overheated)
         ready = begin(0.5 ** (number + 1)) if too_hot else ready._replace(state=state)
@@ -135,7 +141,7 @@ def _run(
     evidence = Evidence(bracket=ready.bracket, heating=heating, height=read_height(posterior, data), resolution=True)
     # what was observed is no part of the verdict
     health = _examine(joined._replace(observables=()), posterior, evidence)
-    return Watched(joined.observables, joined.excess, mean, variance, health), state
+    return Watched(joined.observables, joined.excess, mean, variance, _effective(joined.observables), health), state
 
 
 def _pooled(moments: list[list[PyTree]]) -> tuple[PyTree, PyTree]:
@@ -145,26 +151,30 @@ def _pooled(moments: list[list[PyTree]]) -> tuple[PyTree, PyTree]:
     return jax.tree.map(lambda m: jnp.mean(m, axis=0), means), variance
 
 
-def _good(health: Health) -> bool:
-    """Whether to stop: the chains are sound, and the batches of draws long enough for their errors."""
-    return bool(sound(health) & (health.ess >= ENOUGH))
+def sound(health: Health, ess: Array) -> Array:
+    """Whether every check passed that a covariance rests on, and enough draws are left.
 
-
-def sound(health: Health) -> Array:
-    """Whether every check passed that a covariance rests on: all but those of the height of the centre, and of γ.
+    All checks but those of the height of the centre, and of γ: a covariance has no baseline. The mean loss may be known
+    well where the losses of single examples, which hang on the slowest directions, are not.
 
     Returns:
       Boolean, of the shape of the leaves of ``health``.
     """
-    return jnp.stack([passed for name, passed in health.checks.items() if name not in _OF_THE_LEVEL]).all(axis=0)
+    needed = [passed for name, passed in health.checks.items() if name not in _OF_THE_LEVEL]
+    return jnp.stack([*needed, ess >= LEAST]).all(axis=0)
 
 
-def complaint(health: Health) -> str:
-    """What is wrong with the chains, in words (host only); an empty string where nothing is."""
-    if bool(sound(health)):
-        return ""
+def verdict(health: Health, ess: Array) -> str:
+    """Whether the chains are to be believed, in words (host only)."""
     failed = [name for name, passed in health.checks.items() if name not in _OF_THE_LEVEL and not bool(passed)]
-    return f"The chains are not to be believed ({', '.join(failed)}). {health.explain()}"
+    if failed:
+        return f"The chains are not to be believed ({', '.join(failed)}). {health.explain()}"
+    if not bool(ess >= LEAST):
+        return (
+            f"Only {float(ess):.0f} effective draws of the losses (at least {LEAST:.0f}): errors come out too small. "
+            "Raise thin or draws, or gamma to leave out the slowest directions."
+        )
+    return f"The chains are sound, {float(ess):.0f} effective draws of the losses."
 
 
 def schedule_for(
@@ -242,3 +252,15 @@ def _draw(
 
 
 _examine = jax.jit(examine)
+
+
+@jax.jit
+def _effective(observed: PyTree) -> Array:
+    """Effective draws that nine in ten of the series have at least; some, evenly spaced, stand for many."""
+    found = []
+    for leaf in jax.tree.leaves(observed):
+        series = leaf.reshape(*leaf.shape[:2], -1)
+        count = series.shape[2]
+        chosen = np.linspace(0, count - 1, min(count, _SERIES)).astype(int)
+        found.append(jax.vmap(diagnostics.ess, in_axes=2)(series[:, :, chosen]))
+    return jnp.quantile(jnp.concatenate(found), 0.1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from slt_jax.types import Array
 
 #: Batches of draws from whose scatter the errors are taken, over all chains: their error is then known to a tenth.
-BATCHES = 64
+BATCHES = 32
 
 
 class Pairs(NamedTuple):

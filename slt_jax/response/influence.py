@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from slt_jax import loss
 from slt_jax.estimators import Health
 from slt_jax.posterior import dimension, localise
-from slt_jax.response.chain import complaint, losses_at, placed, schedule_for, sound, watch
+from slt_jax.response.chain import losses_at, placed, schedule_for, sound, verdict, watch
 from slt_jax.response.covariance import Pairs, centred, pairs
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Sampler
@@ -43,18 +43,20 @@ class Influence(NamedTuple):
       losses: Losses less their mean over their own chain, nats, shape ``(chain, draw, n)`` or ``(chain, draw, n, T)``.
       queries: The same of the queries, ``(chain, draw, m)`` or ``(chain, draw, m, T)``; None where they are the data.
       nbeta: The inverse temperature.
+      ess: Effective draws that nine in ten of the losses have at least, shape ``()``.
       health: The verdict that ``llc`` would give on these draws.
     """
 
     losses: Array
     queries: Array | None
     nbeta: Array
+    ess: Array
     health: Health
 
     @property
     def ok(self) -> Array:
         """Whether the chains are to be believed: boolean, shape ``()``."""
-        return sound(self.health)
+        return sound(self.health, self.ess)
 
     def covariance(self, rows: Index | None = None, columns: Index | None = None) -> Pairs:
         """``Cov(ℓ_i, φ_q)`` of entries of the data with queries, nats²; the influence is minus this.
@@ -117,9 +119,8 @@ class Influence(NamedTuple):
         chains, draws, *shape = self.losses.shape
         queries = shape if self.queries is None else self.queries.shape[2:]
         size = f"{' × '.join(map(str, shape))} losses with {' × '.join(map(str, queries))} queries"
-        good = f"The chains are sound, {float(self.health.ess):.0f} effective draws of the mean loss."
         drawn = f"{size} at nβ = {float(self.nbeta):.4g}, {draws} draws of {chains} chains."
-        return f"{drawn} {complaint(self.health) or good}"
+        return f"{drawn} {verdict(self.health, self.ess)}"
 
 
 def influence(
@@ -208,7 +209,9 @@ def influence(
         fixed=fixed,
     )
     losses = [centred(seen) for seen in watched.observed]
-    return Influence(losses[0], losses[1] if queries is not None else None, posterior.nbeta, watched.health)
+    return Influence(
+        losses[0], losses[1] if queries is not None else None, posterior.nbeta, watched.ess, watched.health
+    )
 
 
 def _look(sets: list[tuple[Partial, PyTree, Array]], params: PyTree) -> list[Array]:

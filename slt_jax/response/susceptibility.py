@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from slt_jax import loss
 from slt_jax.estimators import Health
 from slt_jax.posterior import LocalPosterior, dimension, localise
-from slt_jax.response.chain import complaint, losses_at, placed, schedule_for, sound, watch
+from slt_jax.response.chain import losses_at, placed, schedule_for, sound, verdict, watch
 from slt_jax.response.controls import gaussian_draws, prior_moments
 from slt_jax.response.covariance import Pairs, pairs
 from slt_jax.response.reweighted import Response, reweighted
@@ -35,6 +35,7 @@ class Susceptibility(NamedTuple):
       energies: ``L - L*`` at each draw, nats, shape ``(component, chain, draw)``.
       changes: ``L' - L``, less its value at the centre, nats, shape ``(component, chain, draw, observable)``.
       nbeta: The inverse temperature, shape ``()``.
+      ess: Effective draws of the losses, shape ``(component,)``.
       health: The verdicts on the chains; leaves of shape ``(component,)``.
     """
 
@@ -48,12 +49,13 @@ class Susceptibility(NamedTuple):
     energies: Array
     changes: Array
     nbeta: Array
+    ess: Array
     health: Health
 
     @property
     def ok(self) -> Array:
         """Whether the chains are to be believed: boolean, shape ``(component,)``."""
-        return sound(self.health)
+        return sound(self.health, self.ess)
 
     @property
     def standardised(self) -> Array:
@@ -73,7 +75,7 @@ class Susceptibility(NamedTuple):
         strength = self.nbeta * h
         found = [reweighted(*one, strength) for one in zip(self.energies, self.changes, strict=True)]
         value, error, share = (jnp.stack(leaves) for leaves in zip(*found, strict=True))
-        return Response(value, error, strength * self.value, share * self.health.ess[:, None])
+        return Response(value, error, strength * self.value, share * self.ess[:, None])
 
     def explain(self) -> str:
         """What was measured and whether to believe it, in words (host only)."""
@@ -85,8 +87,8 @@ class Susceptibility(NamedTuple):
                 f"{observable} {float(self.value[row, at]):.3g} ± {float(self.std_error[row, at]):.2g}"
                 for at, observable in enumerate(self.observables)
             )
-            wrong = complaint(jax.tree.map(lambda leaf, row=row: leaf[row], self.health))
-            lines.append(f"{name}: {numbers}." + (f" {wrong}" if wrong else ""))
+            health, ess = jax.tree.map(lambda leaf, row=row: leaf[row], (self.health, self.ess))
+            lines.append(f"{name}: {numbers}. {verdict(health, ess)}")
         return "\n".join(lines)
 
 
@@ -174,7 +176,9 @@ def susceptibility(
         sets.append(placed(function, other_data, center))
     look = Partial(_look, sets)
 
-    def measure(key: Key, posterior: LocalPosterior) -> tuple[tuple[Array, Array], Health, tuple[Pairs, ...]]:
+    def measure(
+        key: Key, posterior: LocalPosterior
+    ) -> tuple[tuple[Array, Array], tuple[Array, Health], tuple[Pairs, ...]]:
         chain_key, prior_key, gaussian_key = jax.random.split(key, 3)
         seen = watch(chain_key, posterior, data, look, schedule, sampler, fixed=draws is not None or burnin is not None)
         found = [_covariances(*seen.observed)]
@@ -184,10 +188,10 @@ def susceptibility(
             found.append(_covariances(*gaussian_draws(prior_key, posterior, look, *prior, *length)))
             same = seen.mean, seen.variance
             found.append(_covariances(*gaussian_draws(gaussian_key, posterior, look, *same, *length)))
-        return seen.observed, seen.health, tuple(found)
+        return seen.observed, (seen.ess, seen.health), tuple(found)
 
     each = [measure(jax.random.fold_in(key, number), one) for number, one in enumerate(posteriors)]
-    (energies, changes), health, found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    (energies, changes), (ess, health), found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     covariances, prior, gaussian = found if controls else (found[0], None, None)
     return Susceptibility(
         components=tuple(components),
@@ -200,6 +204,7 @@ def susceptibility(
         energies=energies,
         changes=changes,
         nbeta=posteriors[0].nbeta,
+        ess=ess,
         health=health,
     )
 

@@ -52,6 +52,8 @@ def derivatives(features, targets):
     return features.T @ features / len(features), features.T @ (features @ WEIGHTS - targets) / len(features)
 
 
+#: Of losses of a tenth of a nat in single precision: the second component does not feel what stretches the first.
+ROUNDING = 1e-8
 CHANGED = [
     derivatives(*STRETCHED),
     derivatives(*OTHERS),
@@ -92,7 +94,7 @@ def test_it_is_the_derivative_of_the_mean_loss(found):
     exact = grid(lambda changed, free: (mean_loss(step, changed, free) - mean_loss(-step, changed, free)) / (2 * step))
     formula = grid(lambda changed, free: -NBETA * quadratic_covariance(spread(free=free), changed))
     np.testing.assert_allclose(exact, formula, rtol=1e-3, atol=1e-6)
-    deviations = np.abs(found.value - exact / NBETA) / found.std_error
+    deviations = np.abs(found.value - exact / NBETA) / np.hypot(found.std_error, ROUNDING)
     assert deviations.max() < 3
     # and the errors tell it from nothing where there is most
     assert (np.abs(found.value[:, 2]) > 5 * found.std_error[:, 2]).all()
@@ -108,7 +110,7 @@ def test_a_finite_response_is_that_of_the_changed_posterior(found):
     good = np.asarray(finite.ok)
     # stiffer and softer directions; the held-out data move the posterior to where there are no draws, and it says so
     assert good.tolist() == [[True, False, True], [True, False, True]]
-    assert (np.abs(finite.value - exact) / finite.std_error)[good].max() < 3
+    assert (np.abs(finite.value - exact) / np.hypot(finite.std_error, ROUNDING))[good].max() < 3
     np.testing.assert_allclose(finite.linear, 0.3 * NBETA * found.value, rtol=1e-5)
     # where the change is twice as large, the linear response is off by more than its error
     change = mean_loss(0.6, CHANGED[0], FREE["first"]) - mean_loss(0.0, CHANGED[0], FREE["first"])
@@ -122,7 +124,7 @@ def test_the_smallest_response_is_the_linear_one(found):
     small, opposite = found.respond(1e-3), found.respond(-1e-3)
     slope = 0.5 * (small.value - opposite.value)
     # one counts the chains together, the other each by itself
-    assert (np.abs(slope - small.linear) < 0.2 * small.std_error + 1e-9).all()
+    assert (np.abs(slope - small.linear) < 0.2 * small.std_error + ROUNDING).all()
 
 
 # controls

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from slt_jax.types import Array
 
-#: Batches of draws from whose scatter the errors are taken, over all chains: their error is then known to a tenth.
+#: Batches of draws from whose scatter the errors are taken, over all chains: their error is then known to an eighth.
 BATCHES = 32
 
 
@@ -49,7 +49,7 @@ def batches_of(chains: int, draws: int) -> tuple[int, int]:
     """Into how many batches each chain is cut, and how many draws each has.
 
     >>> batches_of(4, 500), batches_of(16, 500), batches_of(4, 1)
-    ((16, 31), (4, 125), (1, 1))
+    ((8, 62), (2, 250), (1, 1))
     """
     count = min(max(2, -(-BATCHES // chains)), max(1, draws // 2))
     return count, draws // count
@@ -61,7 +61,7 @@ def pairs(left: Array, right: Array) -> Pairs:
 
     ``C_ij = ⟨a_i b_j⟩ + B_ij / K`` with ``a``, ``b`` centred on their own chain, and ``B`` the covariance of the means
     of the ``K`` batches of a chain: what centring takes away, which for independent draws makes ``C`` exactly unbiased.
-    Errors are those of the means of ``a_i b_j`` over about 64 batches of successive draws; that of a correlation
+    Errors are those of the means of ``a_i b_j`` over about 32 batches of successive draws; that of a correlation
     follows from the same batches to first order.
 
     Args:
@@ -72,12 +72,12 @@ def pairs(left: Array, right: Array) -> Pairs:
       Pairs of shape ``(row, column)``; beside them the memory of the draws alone is used. NaN where a draw is not
       finite; errors are NaN with fewer than four draws.
 
-    Not to be believed where a chain remembers longer than a batch (``draws · chains / 64``): errors are then too small.
+    Not to be believed where a chain remembers longer than a batch (``draws · chains / 32``): errors are then too small.
     Differences between the means of chains are no covariance here: that is for R-hat to find.
 
-    Source: batch means: Geyer 1992, doi:10.1214/ss/1177011137, section 3.2.
+    Source: batch means: Geyer 1992, doi:10.1214/ss/1177011137.
 
-    >>> two = jnp.stack([jnp.tile(jnp.array([1.0, -1.0]), 50), jnp.tile(jnp.array([2.0, -2.0]), 50)], axis=1)[None]
+    >>> two = jnp.stack([jnp.tile(jnp.array([1.0, -1.0]), 64), jnp.tile(jnp.array([2.0, -2.0]), 64)], axis=1)[None]
     >>> pairs(two, two).covariance.round(4).tolist(), pairs(two, two).correlation.round(4).tolist()
     ([[1.0, 2.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]])
     """

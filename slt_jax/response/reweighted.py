@@ -47,7 +47,8 @@ def reweighted(energies: Array, changes: Array, strength: Scalar) -> tuple[Array
       Value, standard error and share of the draws that is left, each of shape ``(change,)``. The error is that of the
       ratio, to first order, from the means of batches of draws.
 
-    Not to be believed where few draws are left: the value then ends at those that are extreme, and its error with it.
+    Not to be believed where few draws are left: the value then ends at those that are extreme, and its error with it;
+    below the rounding of φ, whatever its error.
 
     Source: importance weights and their effective sample: Kong, Liu & Wong 1994, doi:10.1080/01621459.1994.10476469.
 

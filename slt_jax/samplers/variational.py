@@ -80,7 +80,7 @@ def variational(guide: Guide, *, steps: Scalar = 2000, samples: int = 32) -> Sam
       ValueError: ``guide`` is not one, ``steps`` or ``samples`` is below 1; at ``init``, γ is 0, for which no prior is
         normalised, unless it is traced.
 
-    Not to be believed where it has not converged: the virial is then far from 1, R-hat above 1, ``fit.gain`` above 0.1.
+    Not to be believed where it has not converged: the virial is then far from 1, R-hat above 1, ``fit.slope`` above 1.
     A guide that is too simple shows no such mark. Draws are exact for the guide, not for the posterior: the errors
     that ``llc_from`` reports do not hold the guide's bias. The step's posterior must be the one of ``init``.
 
@@ -97,7 +97,7 @@ def variational(guide: Guide, *, steps: Scalar = 2000, samples: int = 32) -> Sam
         raise ValueError(f"samples: got {samples!r}; pass a whole number from 1 up.")
     if not tree.is_traced(steps) and (jnp.ndim(steps) or not float(steps) >= 1):
         raise ValueError(f"steps: got {steps!r}; pass a number from 1 up.")
-    return Sampler(Partial(_init, guide, steps, Static(samples)), Partial(_step))
+    return Sampler(Partial(_init, guide, steps, Static((samples,))), Partial(_step))
 
 
 def free_energy_bound(
@@ -137,22 +137,7 @@ def free_energy_bound(
     True
     """
     _check_proper(posterior)
-    batch = full_batch(posterior, data)
-
-    def one(key: Key) -> tuple[Array, Array]:
-        z, density = fit.guide.draw(fit.free, fit.fixed, key, posterior, batch)
-        return potential(z, posterior, batch) + density, posterior.nbeta * excess_at(z, posterior, batch)
-
-    values, energies = jax.lax.map(one, jax.random.split(key, draws), batch_size=64)
-    energy = posterior.nbeta * jnp.mean(posterior.center_losses)
-    root = draws**0.5
-    return FreeEnergyBound(
-        value=energy + jnp.mean(values),
-        std_error=jnp.std(values) / root,
-        energy=energy,
-        coefficient=jnp.mean(energies),
-        coefficient_error=jnp.std(energies) / root,
-    )
+    return _bound(key, fit, posterior, data, draws)
 
 
 def base_reading(key: Key, fit: Fit, posterior: LocalPosterior, data: PyTree, *, draws: int = 200) -> BaseReading:
@@ -179,12 +164,7 @@ def base_reading(key: Key, fit: Fit, posterior: LocalPosterior, data: PyTree, *,
     """
     if fit.guide.ratios is None:
         raise ValueError("fit: its guide has no generalised-gamma base; fit slt_jax.samplers.guides.singular().")
-    batch = full_batch(posterior, data)
-    read = fit.guide.ratios
-    keys = jax.random.split(key, draws)
-    every, shares = jax.lax.map(lambda k: read(fit.free, fit.fixed, k, posterior, batch), keys, batch_size=64)
-    ratios, share = every[0], jnp.mean(shares, axis=0)
-    return BaseReading(ratios, share, jnp.sum(share * ratios), jnp.min(ratios))
+    return _reading(key, fit, posterior, data, draws)
 
 
 def _check_proper(posterior: LocalPosterior) -> None:
@@ -192,12 +172,43 @@ def _check_proper(posterior: LocalPosterior) -> None:
         raise ValueError("gamma: got 0, but the prior N(0, 1/gamma) of a guide must be normalised; pass gamma > 0.")
 
 
+@jax.jit(static_argnums=4)
+def _bound(key: Key, fit: Fit, posterior: LocalPosterior, data: PyTree, draws: int) -> FreeEnergyBound:
+    batch = full_batch(posterior, data)
+
+    def one(key: Key) -> tuple[Array, Array]:
+        z, density = fit.guide.draw(fit.free, fit.fixed, key, posterior, batch)
+        return potential(z, posterior, batch) + density, posterior.nbeta * excess_at(z, posterior, batch)
+
+    values, energies = jax.lax.map(one, jax.random.split(key, draws), batch_size=64)
+    energy = posterior.nbeta * jnp.mean(posterior.center_losses)
+    root = draws**0.5
+    return FreeEnergyBound(
+        value=energy + jnp.mean(values),
+        std_error=jnp.std(values) / root,
+        energy=energy,
+        coefficient=jnp.mean(energies),
+        coefficient_error=jnp.std(energies) / root,
+    )
+
+
+@jax.jit(static_argnums=4)
+def _reading(key: Key, fit: Fit, posterior: LocalPosterior, data: PyTree, draws: int) -> BaseReading:
+    batch = full_batch(posterior, data)
+    read = fit.guide.ratios
+    assert read is not None
+    keys = jax.random.split(key, draws)
+    every, shares = jax.lax.map(lambda k: read(fit.free, fit.fixed, k, posterior, batch), keys, batch_size=64)
+    ratios, share = every[0], jnp.mean(shares, axis=0)
+    return BaseReading(ratios, share, jnp.sum(share * ratios), jnp.min(ratios))
+
+
 def _init(
     guide: Guide, steps: Scalar, samples: Static, key: Key, posterior: LocalPosterior, data: PyTree
 ) -> VariationalState:
     _check_proper(posterior)
     fit_key, draw_key = jax.random.split(key)
-    fitted = fit(fit_key, guide, posterior, data, steps=steps, samples=samples.value)
+    fitted = fit(fit_key, guide, posterior, data, steps=steps, samples=samples.value[0])
     return VariationalState(_draw(draw_key, fitted, posterior, full_batch(posterior, data)), fitted)
 
 

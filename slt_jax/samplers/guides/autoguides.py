@@ -155,7 +155,7 @@ def _sites(guide: Any, key: Key) -> dict[str, Any]:
     return {name: site for name, site in trace.items() if site["type"] == "param"}
 
 
-def _bijections(guide: Any) -> dict[str, Callable]:
+def _bijections(guide: Any) -> dict[str, Any]:
     """From numbers without bounds to each parameter, for those that have bounds."""
     from numpyro.distributions import biject_to
 

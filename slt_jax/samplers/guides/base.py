@@ -1,6 +1,5 @@
 """What a guide is, and the map that makes a posterior round before a guide is fitted to it."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,9 +34,9 @@ class Guide(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Static:
-    """A size that shapes depend on: it travels in the structure of a tree, not in its leaves."""
+    """Sizes that shapes depend on: they travel in the structure of a tree, not in its leaves."""
 
-    value: Hashable
+    value: tuple[int, ...]
 
 
 class Whitening(NamedTuple):

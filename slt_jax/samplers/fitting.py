@@ -133,7 +133,7 @@ def fit(
     # what the halves do not share is noise, of which their product still holds some by chance
     squared = jnp.sum(first * second) - 0.5 * jnp.sum((first - second) ** 2)
     length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0 * squared) / (_LOOKS / 2)
-    return Fit(guide, end.best, fixed, length, 1 - end.taken / jnp.maximum(total, 1.0))
+    return Fit(guide, end.best, fixed, length, (total - end.taken) / jnp.maximum(total, 1.0))
 
 
 def mean_bound(free: PyTree, guide: Guide, fixed: PyTree, keys: Key, posterior: LocalPosterior, batch: Batch) -> Array:

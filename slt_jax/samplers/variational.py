@@ -80,10 +80,11 @@ def variational(guide: Guide, *, steps: Scalar = 2000, samples: int = 32) -> Sam
       ValueError: ``guide`` is not one, ``steps`` or ``samples`` is below 1; at ``init``, γ is 0, for which no prior is
         normalised, unless it is traced.
 
-    Not to be believed where it has not converged: ``fit.slope`` is then above 1, the virial far from 1, or R-hat above 1;
-    a Gaussian around a wrong place still has a virial of 1, so look at all three. Where one of the fits has failed take
-    the one of the lowest bound by itself. A guide that is too simple shows no mark. Draws are exact for the guide, not for the posterior: the errors
-    that ``llc_from`` reports do not hold the guide's bias. The step's posterior must be the one of ``init``.
+    Not to be believed where it has not converged: ``fit.slope`` is then above 1, the virial far from 1, or R-hat above
+    1; a Gaussian around a wrong place still has a virial of 1, so look at all three. Where one of the fits has failed
+    take the one of the lowest bound by itself. A guide that is too simple shows no mark. Draws are exact for the guide,
+    not for the posterior: the errors that ``llc_from`` reports do not hold the guide's bias. The step's posterior must
+    be the one of ``init``.
 
     Sources: Wei & Lau 2023, arXiv:2302.06035 (the variational free energy of singular models); Kucukelbir et al. 2017,
     arXiv:1603.00788.

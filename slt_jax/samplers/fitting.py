@@ -132,7 +132,9 @@ def fit(
     first, second = (jnp.concatenate([x[half].ravel() for x in jax.tree.leaves(end.looks)]) for half in (0, 1))
     # what the halves do not share is noise, of which their product still holds some by chance
     squared = jnp.sum(first * second) - 0.5 * jnp.sum((first - second) ** 2)
-    length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0 * squared) / (_LOOKS / 2)
+    length = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), jnp.abs(0.0 * squared)) / (
+        _LOOKS / 2
+    )
     return Fit(guide, end.best, fixed, length, (total - end.taken) / jnp.maximum(total, 1.0))
 
 

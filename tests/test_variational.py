@@ -13,7 +13,7 @@ from slt_jax import samplers
 from slt_jax.samplers import guides
 from slt_jax.samplers.guides.base import Static, potential
 from slt_jax.samplers.guides.blocks import down, up
-from slt_jax.truths import deep_linear_problem, tanh_problem
+from slt_jax.truths import deep_linear_problem
 
 NBETA, GAMMA = 1000.0, 2.0
 #: Correlated, over two decades.
@@ -143,18 +143,12 @@ def test_the_slope_of_the_bound_is_what_llc_reads():
 
 # at singularities
 
-#: Problem, λ, and at nβ = 1e4, γ = 1 the exact ``nβ E[K]`` and free energy, by the quadrature of the benchmark.
-SINGULAR = {
-    "tanh 1": (lambda: tanh_problem(1), 1 / 2, 0.4155, 3.0525),
-    "tanh 2": (lambda: tanh_problem(2), 2 / 3, 0.6698, 4.6906),
-    "linear 2,2,2": (lambda: deep_linear_problem(jax.random.key(3), (2, 2, 2), 0), 3 / 2, 1.4769, 13.1936),
-}
 
-
-@pytest.mark.parametrize("name", SINGULAR)
-def test_the_singular_guide_is_within_15_per_cent_and_the_mean_field_is_not(name):
-    make, coefficient, slope, free_energy = SINGULAR[name]
-    problem = make()
+def test_the_singular_guide_is_within_15_per_cent_and_the_mean_field_is_not():
+    """A linear network of rank 0, the hardest of the benchmark's three problems: a fit takes seconds to compile."""
+    # λ, and at nβ = 1e4, γ = 1 the exact nβ E[K] and free energy, by the quadrature of the benchmark
+    coefficient, slope, free_energy = 3 / 2, 1.4769, 13.1936
+    problem = deep_linear_problem(jax.random.key(3), (2, 2, 2), 0)
     posterior = slt.localise(problem.loss_fn, problem.params, NO_DATA, 1e4, 1.0)
 
     def lowest(guide, steps):
@@ -172,8 +166,7 @@ def test_the_singular_guide_is_within_15_per_cent_and_the_mean_field_is_not(name
     assert free_energy - 4 * float(bound.std_error) < float(bound.value) < free_energy + 0.8
     simple, _ = lowest(guides.mean_field(), 1000)
     assert float(simple.value) > float(bound.value) + 0.3
-    if name != "tanh 1":
-        assert float(simple.coefficient) > 1.25 * coefficient
+    assert float(simple.coefficient) > 1.25 * coefficient
     reading = samplers.base_reading(jax.random.key(2), fit, posterior, NO_DATA)
     assert reading.ratios.shape == reading.shares.shape == posterior_shape(posterior)
     assert float(reading.least) <= float(reading.ratios.max())
@@ -257,14 +250,14 @@ def test_init_and_step_keep_structures_and_work_under_jit(guide, key):
 def test_a_step_reports_where_it_started_and_draws_afresh(key):
     posterior = quadratic_posterior()
     sampler = samplers.variational(guides.mean_field(), steps=20)
-    state = sampler.init(key, posterior, BASELINE)
-    assert float(slt.tree.norm_squared(state.position)) > 0, "the first position is a draw"
-    batch = slt.full_batch(posterior, BASELINE)
-    new, info = jax.jit(sampler.step)(jax.random.key(1), state, posterior, batch)
-    assert float(info.distance_squared) == pytest.approx(float(slt.tree.norm_squared(state.position)), rel=1e-6)
-    again, _ = sampler.step(jax.random.key(1), new, posterior, BASELINE)
-    assert_same(again.position, new.position, rtol=1e-4)
     trace = slt.sample(key, sampler, posterior, BASELINE, draws=500, chains=2)
+    state = jax.tree.map(lambda leaf: leaf[0], trace.state)
+    assert float(slt.tree.norm_squared(state.position)) > 0, "a position is a draw"
+    step = jax.jit(sampler.step)
+    new, info = step(jax.random.key(1), state, posterior, slt.full_batch(posterior, BASELINE))
+    assert float(info.distance_squared) == pytest.approx(float(slt.tree.norm_squared(state.position)), rel=1e-6)
+    again, _ = step(jax.random.key(1), new, posterior, slt.full_batch(posterior, BASELINE))
+    assert_same(again.position, new.position, rtol=1e-4)
     assert float(slt.diagnostics.ess(trace.excess)) > 500, "of a thousand independent draws"
 
 

@@ -18,6 +18,7 @@ from slt_jax.spectroscopy import (
     Probe,
     Subject,
     check_scan,
+    check_together,
     choose_checkpoints,
     content,
     detect_phases,
@@ -156,6 +157,7 @@ def run_scan(
         to another study (``FolderError``).
     """
     check_subject(subject)
+    check_together(together)
     selected, restrictions = select_restrictions(subject, restrictions)
     sublosses = list(sublosses or parts(subject))
     check_scan(selected, probes, restrictions, sublosses)

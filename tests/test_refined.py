@@ -206,5 +206,6 @@ def test_the_command_line_measures_all_heads(tmp_path, monkeypatch, capsys):
     assert "one attention head free" in report
     # the folder is of the subject, whatever part of it was asked for
     assert main([*scan_it[:-1], "outputs", *lengths]) in (0, 1)
-    assert main([*scan_it[:-1], "neck", *lengths]) == 2
-    assert "neck" in capsys.readouterr().err
+    for wrong, named in ((["neck"], "neck"), (["heads", "--together", "0"], "together: got 0")):
+        assert main([*scan_it[:-1], *wrong, *lengths]) == 2
+        assert named in capsys.readouterr().err

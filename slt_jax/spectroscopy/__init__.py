@@ -23,7 +23,7 @@ from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
-from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
+from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, check_together, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
@@ -51,6 +51,7 @@ __all__ = [
     "as_subject",
     "by_scores",
     "check_scan",
+    "check_together",
     "choose_checkpoints",
     "coefficient_locality",
     "construct",

@@ -89,9 +89,8 @@ def scan(
       ValueError: as ``check_scan``, or the key is not a typed key.
     """
     check_key(key)
+    check_together(together)
     together = _together_by_default() if together is None else together
-    if isinstance(together, bool) or not hasattr(together, "__index__") or together < 1:
-        raise ValueError(f"together: got {together!r}; pass how many restrictions are measured at once, at least 1.")
     finished = {} if finished is None else finished
     restrictions, sublosses = list(restrictions), list(sublosses)
     check_scan(subject, probes, restrictions, sublosses)
@@ -148,6 +147,16 @@ def check_scan(
         for part in (part_of[name] for name in names):
             if probe.check is not None:
                 probe.check(Problem(part.loss_fn, subject.problem.params, part.data), **probe.settings)
+
+
+def check_together(together: int | None) -> None:
+    """Refuse anything but ``None`` and an integer of at least 1.
+
+    Raises:
+      ValueError: naming what was got.
+    """
+    if together is not None and (isinstance(together, bool) or not hasattr(together, "__index__") or together < 1):
+        raise ValueError(f"together: got {together!r}; pass how many restrictions are measured at once, at least 1.")
 
 
 class _Task(NamedTuple):

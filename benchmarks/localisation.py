@@ -30,7 +30,7 @@ from slt_jax.spectroscopy import Checkpoint, Subject, llc_probe, scan
 LENGTH, TOKENS = 16, 64
 NETWORK = Transformer(vocabulary=256, width=144, blocks=4, heads=8, hidden=576, length=LENGTH)
 #: Of the readings: examples, and what the probe is given.
-EXAMPLES, SETTINGS = 16, {"nbeta": 100.0, "gamma": 1.0, "chains": 4, "budget": 0, "resolution": True}
+EXAMPLES, SETTINGS = 16, {"nbeta": 1e4, "gamma": 300.0, "chains": 4, "budget": 0, "resolution": True}
 COMPARED = ("head 0.3", "head 2.5", "attention 1", "perceptron 3")
 
 

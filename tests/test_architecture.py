@@ -264,6 +264,34 @@ def test_blocks_of_several_kinds_are_named_in_full():
     assert list(restriction.block(params, 1, path="encoder/block_").origin(params)) == ["encoder/block_1/kernel"]
 
 
+def test_a_name_that_begins_like_another_hides_no_blocks():
+    leaf = {"w": jnp.zeros(2)}
+    params = {"enc0": leaf, "enc1": leaf, "encoder": {"layer_0": leaf, "layer_1": leaf}}
+    assert list(restriction.blocks(params))[-2:] == ["block encoder/layer_0", "block encoder/layer_1"]
+
+
+def test_a_stray_query_hides_no_attention():
+    params = {"attention": SEPARATE, "q": {"kernel": jnp.zeros((8, 3))}}
+    assert len(restriction.heads(params)) == HEADS
+
+
+def test_a_head_is_refused_by_a_network_with_other_heads():
+    def network(heads, width):
+        return {name: jnp.zeros((8, heads, width)) for name in ("query", "key", "value")} | {
+            "out": jnp.zeros((heads, width, 8))
+        }
+
+    free = restriction.head(network(2, 4), 0, 1)
+    with pytest.raises(ValueError, match="of shape"):
+        restriction.check(free, network(4, 2))
+    outs = [restriction.head(network(4, 2), 0, number, parts=("out",)) for number in (0, 1)]
+    with pytest.raises(ValueError, match="of shape"):
+        restriction.check(restriction.compose(*outs), network(4, 2))
+    stacked = restriction.by_shape(restriction.heads(network(2, 4)))[0].restriction
+    with pytest.raises(ValueError, match="map over it"):
+        restriction.check(stacked, network(2, 4))
+
+
 def test_the_preview_says_what_is_free():
     params = {"hidden": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}, "output": {"kernel": jnp.zeros((2, 1))}}
     text = restriction.preview(restriction.paths(params, "hidden/*"), params)
@@ -281,9 +309,26 @@ MISREAD = {"qkv": {"kernel": jnp.zeros((WIDTH, 3, 3, DIM))}, "out": {"kernel": j
 BAD = {
     "no attention": (lambda: restriction.head({"w": jnp.zeros(2)}, 0, 0), "no attention module"),
     "an output alone": (lambda: restriction.heads({"out": {"kernel": jnp.zeros(2)}}), "no attention module"),
-    "keys are missing": (
-        lambda: restriction.heads({"query": SEPARATE["query"], "out": SEPARATE["out"]}),
-        r"\['out', 'query'\], not to query, key, value and out",
+    "a query alone": (lambda: restriction.heads({"q": {"kernel": jnp.zeros((8, 3))}}), "no attention module"),
+    "values are missing": (
+        lambda: restriction.heads({name: SEPARATE[name] for name in ("query", "key", "out")}),
+        r"\['key', 'out', 'query'\], not to query, key, value and out",
+    ),
+    "the other way round": (
+        lambda: restriction.heads(
+            {"c_attn": {"kernel": jnp.zeros((3 * WIDTH, WIDTH))}, "c_proj": {"kernel": jnp.zeros((WIDTH, WIDTH))}},
+            num_heads=2,
+            fused="part",
+        ),
+        "do not fit 2 heads",
+    ),
+    "stacked layers": (
+        lambda: restriction.heads({name: jnp.zeros((4, 8, 8)) for name in ("wq", "wk", "wv", "wo")}),
+        "cannot tell the heads",
+    ),
+    "stacked fused layers": (
+        lambda: restriction.heads({"qkv": jnp.zeros((3, 8, 24)), "o": jnp.zeros((3, 8, 8))}),
+        "cannot tell the heads",
     ),
     "a flat axis": (lambda: restriction.heads(LAYOUTS["flat"].params), "pass num_heads"),
     "a fused flat axis": (lambda: restriction.heads(FUSED, num_heads=HEADS), "fused='part' or fused='head'"),
@@ -301,6 +346,12 @@ BAD = {
     "no such module": (lambda: restriction.layer(NETWORK, "block_12"), "no module 'block_12'"),
     "no blocks": (lambda: restriction.blocks({"w": jnp.zeros(2)}), "no blocks are repeated"),
     "a single block": (lambda: restriction.block({"block_0": {"w": jnp.zeros(2)}}, 0), "no blocks are repeated"),
+    "blocks that differ": (
+        lambda: restriction.blocks(
+            {"block_0": {"w": jnp.zeros(2), "extra": jnp.zeros(2)}, "block_1": {"w": jnp.zeros(2)}}
+        ),
+        r"differ in the leaves \['extra'\]",
+    ),
     "a block too many": (lambda: restriction.block(NETWORK, 12), "index: got 12"),
 }
 

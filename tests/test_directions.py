@@ -106,6 +106,20 @@ def test_a_part_of_a_phase_subspace_is_its_projection():
     assert restriction.within(head, params, two).origin(params).shape == (2,)
 
 
+def test_half_precision_has_directions_too():
+    points = [{"w": tree.standard_normal(jax.random.key(i), jnp.zeros(4)).astype(jnp.bfloat16)} for i in range(4)]
+    assert restriction.differences(*points[:3]).origin(points[0]).dtype == jnp.bfloat16
+    basis = restriction.principal_directions(points, 2).basis
+    assert restriction.within(restriction.paths(points[0], "w"), points[0], basis).origin(points[0]).shape == (2,)
+
+
+def test_numpy_parameters_are_lifted_like_others():
+    w = {"w": np.ones((2, 2), np.float32)}
+    half = restriction.mask(w, {"w": np.array([[True, False], [False, False]])})
+    assert half.lift(w, half.origin(w))["w"].tolist() == w["w"].tolist()
+    assert "1 of 4" in restriction.preview(half, {"w": np.full((2, 2), np.nan, np.float32)})
+
+
 def test_a_composition_is_one_inside_the_other():
     params = {"w": jnp.arange(4.0), "b": jnp.zeros(2)}
     only = restriction.paths(params, "w")
@@ -117,6 +131,7 @@ def test_a_composition_is_one_inside_the_other():
         restriction.check(restriction.compose(only, restriction.span({"w": jnp.ones((1, 3))})), params)
 
 
+PAIR = {"a": jnp.ones(2), "b": jnp.ones(2)}
 BAD = {
     "one checkpoint": (lambda: restriction.differences(jnp.zeros(2)), "checkpoints: got 1"),
     "other shapes": (lambda: restriction.differences(jnp.zeros(2), jnp.zeros(3)), "number 1 has shapes"),
@@ -139,6 +154,29 @@ BAD = {
         lambda: restriction.within(restriction.span(jnp.ones((1, 2))), jnp.zeros(2), jnp.ones((1, 2))),
         "not orthonormal",
     ),
+    "a basis without a leaf": (
+        lambda: restriction.within(restriction.paths(PAIR, "a"), PAIR, {"a": jnp.ones((1, 2))}),
+        "basis: its leaves",
+    ),
+    "a basis without vectors": (
+        lambda: restriction.within(restriction.paths(PAIR, "a"), PAIR, PAIR),
+        "vectors of shapes",
+    ),
+    "a basis of whole numbers": (
+        lambda: restriction.within(restriction.paths(PAIR, "a"), PAIR, jax.tree.map(lambda x: x[None] > 0, PAIR)),
+        "must be floating point",
+    ),
+    "a basis that is not finite": (
+        lambda: restriction.within(restriction.paths(PAIR, "a"), PAIR, jax.tree.map(lambda x: x[None] / 0, PAIR)),
+        "not finite",
+    ),
+    "an orbit inside": (
+        lambda: restriction.compose(
+            restriction.full(), restriction.rescaling(PAIR, {"a": True, "b": False}, {"a": False, "b": True})
+        ),
+        "inner: is the orbit",
+    ),
+    "no restriction": (lambda: restriction.compose(restriction.full(), "a"), "inner: got a str"),
     "growing and shrinking": (
         lambda: restriction.rescaling({"a": jnp.ones(2)}, {"a": True}, {"a": np.array([True, False])}),
         "1 entries are marked as growing too",

@@ -38,6 +38,15 @@ def found():
     return slt.influence(KEY, loss_fn, CENTER, DATA, HELD_OUT, nbeta=NBETA, gamma=GAMMA)
 
 
+def test_half_precision_has_influences_too():
+    """At the level of its rounding; the moments of the chain are kept in single precision."""
+    half = jnp.asarray(CENTER, jnp.bfloat16)
+    settings = dict(nbeta=NBETA, gamma=GAMMA, draws=20, burnin=20, chains=2, sampler=slt.samplers.sgld(1e-4))
+    seen = slt.influence(KEY, loss_fn, half, DATA, **settings)
+    assert seen.losses.dtype == jnp.float32
+    assert bool(jnp.isfinite(seen.losses).all())
+
+
 # exact answers
 
 

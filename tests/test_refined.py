@@ -120,6 +120,7 @@ BAD = {
     "a name unknown": ("neck 0.1", "got 'neck 0.1'"),
     "a pattern for nothing": ("head 9.*", "got 'head 9"),
     "nothing": ("", "got ''"),
+    "a head too many": ("head 0.9", "'head 0.0', 'head 0.1'"),
 }
 
 
@@ -136,6 +137,14 @@ def test_heads_of_a_network_without_heads_are_refused():
         select_restrictions(plain, ["heads"])
     with pytest.raises(ValueError, match="together: got 0"):
         next(scan(KEY, SUBJECT, [], {"llc": PROBE}, together=0))
+
+
+def test_what_keeps_heads_from_being_found_is_told_with_the_way_out():
+    flat = {name: jnp.zeros((8, 8)) for name in ("wq", "wk", "wv", "wo")}
+    subject = Subject(slt.Problem(lambda w, x: x, flat, jnp.zeros(3)))
+    for asked in ("heads", "head 0.*"):
+        with pytest.raises(ValueError, match=r"pass num_heads.*where the subject is made"):
+            select_restrictions(subject, [asked])
 
 
 def test_restrictions_are_grouped_by_shape():

@@ -239,11 +239,13 @@ def _draw(
         # a trace of one draw is of the position that it starts from, so that moments need no second record
         trace = go(at[0], sampler, posterior, data, start=state)
         apart = jax.tree.map(jnp.subtract, state.position, mean)
-        new = jax.tree.map(lambda m, a: m + a / (at[1] + 1), mean, apart)
-        squares = jax.tree.map(lambda s, a, z, m: s + a * (z - m), squares, apart, state.position, new)
+        new = jax.tree.map(lambda m, a: (m + a / (at[1] + 1)).astype(m.dtype), mean, apart)
+        squares = jax.tree.map(
+            lambda s, a, z, m: (s + a * (z - m)).astype(s.dtype), squares, apart, state.position, new
+        )
         return (trace.state, new, squares), trace._replace(state=())
 
-    zero = tree.zeros_like(start.position)
+    zero = tree.at_least_float32(tree.zeros_like(start.position))
     inputs = jax.random.split(key, draws), jnp.arange(draws, dtype=posterior.nbeta.dtype)
     (state, mean, squares), traces = jax.lax.scan(next_draw, (start, zero, zero), inputs)
     trace = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 0, 1), traces)

@@ -17,7 +17,7 @@ from slt_jax.response.covariance import Pairs, pairs
 from slt_jax.response.reweighted import Response, reweighted
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Sampler
-from slt_jax.tree import check_key
+from slt_jax.tree import check_key, is_traced
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 
@@ -166,6 +166,9 @@ def susceptibility(
     for name, (other_loss, other_data) in others.items():
         _check_observable(name, other_loss, params, other_data)
     posteriors = [localise(loss_fn, params, data, nbeta, gamma, one) for one in components.values()]
+    gamma_used = posteriors[0].gamma
+    if controls and not is_traced(gamma_used) and not float(gamma_used) > 0:
+        raise ValueError("gamma: got 0; the control at nβ = 0 needs a prior. Pass a gamma above 0, or controls=False.")
     count, free = loss.example_count(data), max(dimension(one) for one in posteriors)
     sizes = dict(chains=chains, draws=draws, burnin=burnin, thin=thin, batch_size=batch_size)
     schedule = schedule_for(free, count, sampler, **sizes)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from math import prod
 from operator import mul
 from typing import NamedTuple
 
@@ -67,11 +68,14 @@ def attentions(params: PyTree, *, num_heads: int | None = None, fused: str | Non
     A module is whatever holds projections that are named as such: ``query``, ``key``, ``value`` and ``out``, or
     ``q_proj``, ``wq``, ``qkv``, ``c_attn`` and the like. Shapes that are understood, for N heads of width d:
 
-    - separate ``(in, N, d)`` as in Flax, ``(N, in, d)``, or ``(in, N d)`` with ``num_heads``; biases ``(N, d)``,
-      ``(N d,)``. Where both of the first two fit, the first is meant;
+    - separate, from the width that comes in to the heads, ``(in, N, d)`` as in Flax, ``(N, in, d)``, or ``(in, N d)``
+      with ``num_heads``; biases ``(N, d)``, ``(N d,)``. Where both of the first two fit, the first is meant;
     - out ``(N, d, out)`` or ``(N d, out)``; its bias belongs to no head;
     - fused ``(in, 3, N, d)``, ``(3, in, N, d)``, ``(in, N, 3, d)``, neighbouring axes flattened or not. Where more than
       one of them fits, ``fused`` decides.
+
+    Weights of other libraries that stand the other way round, ``(out, in)``, are to be transposed first: square ones
+    cannot be told from these. Layers that are stacked on an axis of their own are not read.
 
     Separate keys and values may have fewer heads than queries, each then shared by as many queries that follow one
     another (grouped-query attention).
@@ -102,14 +106,18 @@ def attentions(params: PyTree, *, num_heads: int | None = None, fused: str | Non
             role = _ROLES[projection]
             rank = _NAMES[role].index(projection)
             modules.setdefault(path, []).append(_Leaf(name, role, rank, bias, np.shape(leaf)))
-    # an output projection alone, or a value, may be anything
-    found = {path: leaves for path, leaves in modules.items() if {leaf.role for leaf in leaves} & {"query", "fused"}}
+    # an output projection alone, a value or a query may be anything
+    found = {path: leaves for path, leaves in modules.items() if _attends({leaf.role for leaf in leaves})}
     if not found:
         raise ValueError(
             f"params: no attention module in {tree.leaf_names(params)}. One is found by the names of its projections, "
             "such as 'query', 'q_proj' or 'qkv'; for others, mark the entries of a head with slt_jax.restriction.mask."
         )
     return [_understood(path, found[path], num_heads, fused) for path in sorted(found, key=natural)]
+
+
+def _attends(roles: set[str]) -> bool:
+    return "fused" in roles or {"query", "key"} <= roles
 
 
 def natural(path: str) -> tuple:
@@ -213,8 +221,18 @@ def _axes(leaf: _Leaf, order: str, heads: int, groups: int) -> Axes | None:
     if not fixed or size % fixed:
         return None
     lengths["d"] = size // fixed
-    if not _is_flattened(leaf.shape, [lengths[name] for name in names]):
+    along = [lengths[name] for name in names]
+    if not _is_flattened(leaf.shape, along):
         return None
+    if "i" in names:
+        at = names.index("i")
+        ends = {1, *accumulate(leaf.shape, mul)}
+        # the width that comes in is an axis of its own: joined with others the array stands the other way round
+        if not {prod(along[:at]), prod(along[: at + 1])} <= ends:
+            return None
+        # heads as wide as all that comes in, one after the other, are layers stacked on the first axis
+        if at and leaf.role != "out" and lengths["n"] > 1 and lengths["d"] >= lengths["i"]:
+            return None
     return tuple({"n": counted, "p": "part"}.get(name, lengths[name]) for name in names)
 
 

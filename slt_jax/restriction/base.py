@@ -49,7 +49,7 @@ def check(restriction: Restriction, params: PyTree) -> None:
 
 
 def _lift_full(center: PyTree, z: PyTree) -> PyTree:
-    return tree.add(center, z)
+    return tree.add(jax.tree.map(jnp.asarray, center), z)
 
 
 def _origin_full(center: PyTree) -> PyTree:

@@ -8,7 +8,8 @@ from jax.tree_util import Partial
 
 from slt_jax import tree
 from slt_jax.restriction.base import Restriction, check
-from slt_jax.restriction.subspace import span
+from slt_jax.restriction.gauge import lift_orbit
+from slt_jax.restriction.subspace import check_vectors, span
 from slt_jax.types import PyTree
 
 #: Directions of which less than this is left in the free parameters, relative to the largest, are left out.
@@ -26,7 +27,8 @@ def compose(outer: Restriction, inner: Restriction) -> Restriction:
       A restriction of the parameters with the ``z`` of ``inner``. Works inside jit.
 
     Raises:
-      ValueError: where it is used: ``inner`` does not fit the displacements of ``outer``.
+      ValueError: one of them is no restriction, or ``inner`` is a ``rescaling``; where it is used: ``inner`` does not
+        fit the displacements of ``outer``.
 
     >>> from slt_jax.restriction import mask, paths
     >>> params = {"w": jnp.zeros(3), "b": jnp.zeros(2)}
@@ -35,6 +37,11 @@ def compose(outer: Restriction, inner: Restriction) -> Restriction:
     >>> compose(only_w, first).lift(params, {"w": jnp.ones(1)})["w"].tolist()
     [1.0, 0.0, 0.0]
     """
+    for name, one in (("outer", outer), ("inner", inner)):
+        if not isinstance(one, Restriction):
+            raise ValueError(f"{name}: got a {type(one).__name__}; build one with slt_jax.restriction.")
+    if inner.lift.func is lift_orbit:
+        raise ValueError("inner: is the orbit of weights that are scaled, and displacements have none; make it outer.")
     return Restriction(Partial(_lift_composed, outer, inner), Partial(_origin_composed, outer, inner))
 
 
@@ -53,7 +60,8 @@ def within(restriction: Restriction, params: PyTree, basis: PyTree) -> Restricti
       A restriction with ``z`` of shape ``(j,)``, j ≤ k. On the host, not inside jit.
 
     Raises:
-      ValueError: the restriction does not fit, is not orthonormal, or none of the directions lies in it.
+      ValueError: the restriction does not fit, is not orthonormal, or none of the directions lies in it; the basis has
+        other leaves or shapes, or an entry that is not finite.
 
     >>> from slt_jax.restriction import paths
     >>> params = {"w": jnp.zeros(2), "b": jnp.zeros(2)}
@@ -62,7 +70,18 @@ def within(restriction: Restriction, params: PyTree, basis: PyTree) -> Restricti
     (1,)
     """
     check(restriction, params)
+    if restriction.lift.func is lift_orbit:
+        raise ValueError("restriction: is the orbit of a scaling, which has one direction; pass a mask or a span.")
     zeros = tree.zeros_like(jax.tree.map(jnp.asarray, params))
+    if tree.leaf_names(basis) != tree.leaf_names(params):
+        raise ValueError(
+            f"basis: its leaves {tree.leaf_names(basis)} do not match those of params {tree.leaf_names(params)}."
+        )
+    if tree.is_traced((basis, params)):
+        raise ValueError("basis: is traced; call within outside of jit, which chooses how many directions are left.")
+    check_vectors(basis, zeros)
+    # a projection is taken in the precision of the parameters
+    basis = jax.tree.map(lambda vectors, leaf: jnp.asarray(vectors, leaf.dtype), basis, zeros)
     origin = restriction.origin(zeros)
     transpose = jax.vjp(lambda z: restriction.lift(zeros, z), origin)[1]
     probe = tree.exact_normal(jax.random.key(0), origin)

@@ -1,6 +1,7 @@
 """Masks: some entries of the parameters are free, and gathered, so that the others cost nothing."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import jax
@@ -11,6 +12,14 @@ from jax.tree_util import Partial
 from slt_jax import tree
 from slt_jax.restriction.base import Restriction
 from slt_jax.types import Array, PyTree
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Shapes:
+    """Of the leaves that are free in part: in one of another shape the same entries would be others."""
+
+    of: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def mask(params: PyTree, free: PyTree | Callable[[str, Array], bool | np.ndarray]) -> Restriction:
@@ -57,7 +66,9 @@ def mask(params: PyTree, free: PyTree | Callable[[str, Array], bool | np.ndarray
             entries[name] = jnp.asarray(np.flatnonzero(marked), jnp.int32)
     if not entries:
         raise ValueError(f"mask: frees nothing; mark an entry True. The paths in params are {names}.")
-    return Restriction(Partial(_lift_entries, entries), Partial(_origin_entries, entries))
+    partly = [(name, np.shape(leaf)) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)]
+    shapes = _Shapes(tuple((name, shape) for name, shape in partly if entries.get(name) is not None))
+    return Restriction(Partial(_lift_entries, shapes, entries), Partial(_origin_entries, shapes, entries))
 
 
 def paths(params: PyTree, *patterns: str) -> Restriction:
@@ -81,10 +92,10 @@ def paths(params: PyTree, *patterns: str) -> Restriction:
     return mask(params, lambda name, _: any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def _lift_entries(entries: dict[str, Array | None], center: PyTree, z: dict[str, Array]) -> PyTree:
-    leaves, structure = jax.tree.flatten(center)
+def _lift_entries(shapes: _Shapes, entries: dict[str, Array | None], center: PyTree, z: dict[str, Array]) -> PyTree:
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, center))
     names = tree.leaf_names(center)
-    _check_names(entries, names)
+    _check_fits(shapes, entries, dict(zip(names, leaves, strict=True)))
     lifted = []
     for name, leaf in zip(names, leaves, strict=True):
         if name not in entries:
@@ -97,34 +108,28 @@ def _lift_entries(entries: dict[str, Array | None], center: PyTree, z: dict[str,
     return jax.tree.unflatten(structure, lifted)
 
 
-def _origin_entries(entries: dict[str, Array | None], center: PyTree) -> dict[str, Array]:
-    names = tree.leaf_names(center)
-    _check_names(entries, names)
-    leaves = dict(zip(names, jax.tree.leaves(center), strict=True))
-    for name, index in entries.items():
-        _check_index(name, index, leaves[name])
+def _origin_entries(shapes: _Shapes, entries: dict[str, Array | None], center: PyTree) -> dict[str, Array]:
+    leaves = dict(zip(tree.leaf_names(center), jax.tree.leaves(center), strict=True))
+    _check_fits(shapes, entries, leaves)
     return {
-        name: jnp.zeros(jnp.shape(leaves[name]) if index is None else index.shape, leaves[name].dtype)
+        name: jnp.zeros(jnp.shape(leaves[name]) if index is None else index.shape, jnp.result_type(leaves[name]))
         for name, index in entries.items()
     }
 
 
-def _check_names(entries: dict[str, Array | None], names: list[str]) -> None:
-    missing = sorted(set(entries) - set(names))
+def _check_fits(shapes: _Shapes, entries: dict[str, Array | None], leaves: dict[str, Array]) -> None:
+    missing = sorted(set(entries) - set(leaves))
     if missing:
-        raise ValueError(f"restriction: frees {missing[0]!r}, which params lack; their paths are {names}.")
-
-
-def _check_index(name: str, index: Array | None, leaf: Array) -> None:
-    # an index beyond the leaf would be dropped without a word
-    if index is None or tree.is_traced(index):
-        return
-    last = int(np.asarray(index).max())
-    if last >= leaf.size:
-        raise ValueError(
-            f"restriction: frees entry {last} of {name!r}, which has {leaf.size} entries in params. "
-            "Build it from these params."
-        )
+        raise ValueError(f"restriction: frees {missing[0]!r}, which params lack; their paths are {list(leaves)}.")
+    for name, shape in shapes.of:
+        if jnp.shape(leaves[name]) != shape:
+            raise ValueError(
+                f"restriction: frees entries of {name!r} of shape {shape}, which has shape {jnp.shape(leaves[name])} "
+                "in params. Build it from these params."
+            )
+        index = entries[name]
+        if index is not None and jnp.ndim(index) != 1:
+            raise ValueError("restriction: holds several, stacked; map over it with jax.vmap, or pass one of them.")
 
 
 def _as_boolean(name: str, shape: tuple[int, ...], mark: object) -> np.ndarray:

@@ -43,7 +43,7 @@ def rescaling(params: PyTree, growing: Marks, shrinking: Marks) -> Restriction:
     if both:
         raise ValueError(f"shrinking: {both} entries are marked as growing too; an entry does one of the two.")
     signs = jax.tree.map(lambda one, other: jnp.asarray(one - other), up, down)
-    return Restriction(Partial(_lift_orbit, signs), Partial(_origin_orbit))
+    return Restriction(Partial(lift_orbit, signs), Partial(_origin_orbit))
 
 
 def _signs(params: PyTree, marks: Marks) -> PyTree:
@@ -53,8 +53,11 @@ def _signs(params: PyTree, marks: Marks) -> PyTree:
     return jax.tree.map(np.asarray, marked.lift(zeros, jax.tree.map(jnp.ones_like, marked.origin(zeros))))
 
 
-def _lift_orbit(signs: PyTree, center: PyTree, z: Array) -> PyTree:
-    return jax.tree.map(lambda leaf, sign: (leaf * jnp.exp(sign * z[0])).astype(leaf.dtype), center, signs)
+def lift_orbit(signs: PyTree, center: PyTree, z: Array) -> PyTree:
+    """The centre, each entry times ``e^z``, ``e^-z`` or 1 by its sign."""
+    return jax.tree.map(
+        lambda leaf, sign: (leaf * jnp.exp(sign * z[0])).astype(leaf.dtype), jax.tree.map(jnp.asarray, center), signs
+    )
 
 
 def _origin_orbit(center: PyTree) -> Array:

@@ -58,8 +58,8 @@ class Graft(NamedTuple):
         line = (
             f"{self.sizes[i]} of {total} weights ({self.sizes[i] / total:.2%}), put from after into before, recover "
             f"{self.gains[i]:.1%} of the gain of {self.losses[0] - self.losses[1]:.3g} nats{held}. "
-            f"As many random ones recover {self.random[i].mean():.1%} ± {self.random[i].std():.1%}, "
-            f"those that changed most {self.magnitude[i]:.1%}."
+            f"Random masks of this share, {self.shares[i]:.2%}, recover {self.random[i].mean():.1%} ± "
+            f"{self.random[i].std():.1%}, that of the largest changes {self.magnitude[i]:.1%}."
         )
         if not self.reached:
             line += " That is less than was asked for: no mask on the grid of shares reaches it; add larger shares."

@@ -59,7 +59,8 @@ def block(params: PyTree, index: int, *, path: str | None = None) -> Restriction
       path: Where there are several kinds of blocks: that of the one meant, without its number, as ``"encoder/block_"``.
 
     Raises:
-      ValueError: no such blocks are repeated, several kinds are, or none has this number.
+      ValueError: no such blocks are repeated, several kinds are, or none has this number; blocks side by side hold
+        leaves of different names.
 
     >>> import jax.numpy as jnp
     >>> params = {"blocks": [{"kernel": jnp.zeros(3)}, {"kernel": jnp.zeros(3)}], "output": jnp.zeros(3)}
@@ -133,9 +134,19 @@ def _repeated(names: list[str]) -> Mapping[str, dict[int, str]]:
     def inside(path: str) -> frozenset[str]:
         return frozenset(name.removeprefix(f"{path}/") for name in names if name.startswith(f"{path}/"))
 
-    alike = {
-        stem: found for stem, found in kinds.items() if len(found) > 1 and len(set(map(inside, found.values()))) == 1
+    several = {stem: found for stem, found in kinds.items() if len(found) > 1}
+    members = [path for found in several.values() for path in found.values()]
+    outermost = {
+        stem: found
+        for stem, found in several.items()
+        if not any(path.startswith(f"{member}/") for path in found.values() for member in members)
     }
-    depth = {stem: next(iter(found.values())).count("/") for stem, found in alike.items()}
-    within = {stem for stem in alike for other in alike if depth[other] < depth[stem] and stem.startswith(f"{other}")}
-    return {stem: found for stem, found in alike.items() if stem not in within}
+    for found in outermost.values():
+        first, *others = found.values()
+        for other in others:
+            if inside(other) != inside(first):
+                raise ValueError(
+                    f"params: {first!r} and {other!r} look like blocks of one kind, but differ in the leaves "
+                    f"{sorted(inside(first) ^ inside(other))}. Pass the path of each to slt_jax.restriction.layer."
+                )
+    return outermost

@@ -35,16 +35,23 @@ def freedom(restriction: Restriction, params: PyTree) -> list[Free]:
       ValueError: the restriction does not fit the parameters.
     """
     check(restriction, params)
-    center = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf, jnp.float32)), params)
-    # a random displacement moves every entry that any displacement moves
-    z = tree.exact_normal(jax.random.key(0), restriction.origin(center))
-    ends = zip(*(jax.tree.leaves(end) for end in (restriction.lift(center, z), center)), strict=True)
-    moved = [np.asarray(new, np.float64) - np.asarray(old, np.float64) for new, old in ends]
-    total = sum(float(np.sum(leaf**2)) for leaf in moved)
+    wide = jax.tree.map(lambda leaf: jnp.nan_to_num(jnp.asarray(leaf, jnp.result_type(leaf, jnp.float32))), params)
+    # from 0, where no step rounds away; what scales the weights moves none there
+    moved = _moved(restriction, tree.zeros_like(wide))
+    if not any(leaf.any() for leaf in moved):
+        moved = _moved(restriction, wide)
+    total = sum(float(np.sum(leaf**2)) for leaf in moved) or 1.0
     return [
         Free(path, leaf.shape, int(np.count_nonzero(leaf)), float(np.sum(leaf**2)) / total)
         for path, leaf in zip(tree.leaf_names(params), moved, strict=True)
     ]
+
+
+def _moved(restriction: Restriction, center: PyTree) -> list[np.ndarray]:
+    # a random displacement moves every entry that any displacement moves
+    z = tree.exact_normal(jax.random.key(0), restriction.origin(center))
+    ends = zip(*(jax.tree.leaves(end) for end in (restriction.lift(center, z), center)), strict=True)
+    return [np.asarray(new, np.float64) - np.asarray(old, np.float64) for new, old in ends]
 
 
 def preview(restriction: Restriction, params: PyTree) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from slt_jax import loss
 from slt_jax.tree import at_least_float32 as wide
+from slt_jax.tree import check_structure
 from slt_jax.types import Array, Key, LossFn, PyTree
 
 #: Largest move of an entry of the mask in one step, until the budget has fallen.
@@ -55,9 +56,19 @@ def grafted(before: PyTree, after: PyTree, mask: PyTree) -> PyTree:
       after: Parameters of the same structure and shapes.
       mask: A tree like them of booleans.
 
+    Raises:
+      ValueError: a mask that is not boolean, or of another shape than the parameters.
+
     >>> grafted(jnp.zeros(3), jnp.ones(3), jnp.array([True, False, True])).tolist()
     [1.0, 0.0, 1.0]
     """
+    check_structure("mask", mask, "before", before, "Build it with jax.tree.map over the parameters.")
+    for leaf, chosen in zip(jax.tree.leaves(before), jax.tree.leaves(mask), strict=True):
+        if jnp.result_type(chosen) != jnp.bool_ or jnp.shape(chosen) != jnp.shape(leaf):
+            raise ValueError(
+                f"mask: got a leaf of dtype {jnp.result_type(chosen)} and shape {jnp.shape(chosen)} for parameters of "
+                f"shape {jnp.shape(leaf)}; a mask is boolean, True where the value from after is put in."
+            )
     return jax.tree.map(lambda old, new, chosen: jnp.where(chosen, new, old), before, after, mask)
 
 

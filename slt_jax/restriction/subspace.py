@@ -58,6 +58,8 @@ def orthonormal(basis: PyTree) -> PyTree:
     count = _check_basis(basis)
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, basis))
     flat = jnp.concatenate([leaf.reshape(count, -1) for leaf in leaves], axis=1)
+    # there is no orthogonalisation in half precision
+    flat = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
     flat = flat / jnp.linalg.norm(flat, axis=1, keepdims=True)
     with jax.default_matmul_precision("highest"):
         vectors = jnp.linalg.qr(flat.T)[0].T
@@ -88,8 +90,30 @@ def _check_same_shapes(basis: PyTree, center: PyTree) -> None:
         raise ValueError(f"restriction: vectors of shapes {found} do not fit params of shapes {wanted}.")
 
 
+def check_vectors(basis: PyTree, center: PyTree) -> None:
+    """Refuse vectors of other shapes than the centre, not of floating point, or not finite; they may be dependent.
+
+    Raises:
+      ValueError: naming what is wrong.
+    """
+    _check_shapes(basis)
+    _check_same_shapes(basis, center)
+    for name, leaf in zip(tree.leaf_names(basis), jax.tree.leaves(basis), strict=True):
+        if not np.isfinite(np.asarray(leaf).astype(np.float64)).all():
+            raise ValueError(f"basis: leaf {name!r} has entries that are not finite.")
+
+
 def _check_basis(basis: PyTree) -> int:
     """The number of vectors, or a ``ValueError`` that says what is wrong with the basis."""
+    count = _check_shapes(basis)
+    leaves = jax.tree.leaves(basis)
+    if not tree.is_traced(basis):
+        _check_independent(np.concatenate([np.asarray(leaf, np.float64).reshape(count, -1) for leaf in leaves], axis=1))
+    return count
+
+
+def _check_shapes(basis: PyTree) -> int:
+    """The number of vectors, which all leaves share, or a ``ValueError``."""
     leaves = jax.tree.leaves(basis)
     lengths = {name: jnp.shape(leaf)[:1] for name, leaf in zip(tree.leaf_names(basis), leaves, strict=True)}
     if not leaves:
@@ -104,8 +128,6 @@ def _check_basis(basis: PyTree) -> int:
     for name, leaf in zip(lengths, leaves, strict=True):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"basis: leaf {name!r} has dtype {jnp.result_type(leaf)}; it must be floating point.")
-    if not tree.is_traced(basis):
-        _check_independent(np.concatenate([np.asarray(leaf, np.float64).reshape(count, -1) for leaf in leaves], axis=1))
     return count
 
 

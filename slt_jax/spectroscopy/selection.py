@@ -41,11 +41,11 @@ def select_restrictions(subject: Subject, names: Iterable[str] | None) -> tuple[
         return subject, [WHOLE_NETWORK, *subject.restrictions]
     known: dict[str, Restriction] = dict(subject.restrictions)
     chosen: dict[str, None] = {}
-    for name in names:
+    for name in (name.strip() for name in names):
         if name in known or name == WHOLE_NETWORK:
             found = [name]
         elif name in GROUPS:
-            group = GROUPS[name](subject.problem.params)
+            group = _group(name, subject.problem.params)
             # a restriction of the subject's own keeps its name
             known = {**group, **known}
             found = list(group)
@@ -57,18 +57,28 @@ def select_restrictions(subject: Subject, names: Iterable[str] | None) -> tuple[
     return subject._replace(restrictions=known), list(chosen)
 
 
+def _group(name: str, params: PyTree) -> dict[str, Restriction]:
+    try:
+        return GROUPS[name](params)
+    except ValueError as error:
+        raise ValueError(
+            f"restrictions: {name!r} cannot be found: {error} What has to be said besides, as num_heads, is said where "
+            f"the subject is made: its restrictions may be slt_jax.restriction.{name}(params, ...)."
+        ) from error
+
+
 def _in_groups(subject: Subject, known: dict[str, Restriction], pattern: str) -> list[str]:
     """Names in the groups that match a pattern such as ``head 0.*``; their restrictions become known."""
-    for group in GROUPS.values():
-        try:
-            members = group(subject.problem.params)
-        except ValueError:
-            continue  # a network without heads has no names of heads
+    members: dict[str, Restriction] = {}
+    for group in GROUPS:
+        # "head 0.*" is of the heads, and what keeps them from being found is the answer
+        if pattern.startswith(group[:-1]):
+            members = _group(group, subject.problem.params)
         found = [name for name in members if fnmatchcase(name, pattern)]
         if found:
             known.update({name: members[name] for name in found})
             return found
     raise ValueError(
-        f"restrictions: got {pattern!r}; the subject has {[WHOLE_NETWORK, *known]}, and 'heads', 'layers', 'blocks' "
-        "stand for all that its parameters have of them."
+        f"restrictions: got {pattern!r}; there are {[WHOLE_NETWORK, *known, *members]}, and 'heads', 'layers', "
+        "'blocks' stand for all that its parameters have of them."
     )

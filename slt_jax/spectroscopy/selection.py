@@ -72,7 +72,7 @@ def _in_groups(subject: Subject, known: dict[str, Restriction], pattern: str) ->
     members: dict[str, Restriction] = {}
     for group in GROUPS:
         # "head 0.*" is of the heads, and what keeps them from being found is the answer
-        if pattern.startswith(group[:-1]):
+        if pattern.startswith(f"{group[:-1]} "):
             members = _group(group, subject.problem.params)
         found = [name for name in members if fnmatchcase(name, pattern)]
         if found:

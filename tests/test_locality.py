@@ -307,7 +307,13 @@ def test_a_random_subspace_is_orthonormal_and_uniform():
     firsts = jax.vmap(lambda key: jax.tree.leaves(random_subspace(key, before, 2).moved)[0][1])(
         jax.random.split(jax.random.key(1), 500)
     )
-    np.testing.assert_allclose(jnp.mean(firsts**2, axis=0), 1 / size, rtol=0.35)
+    # of a point uniform on the sphere, a squared coordinate has variance 2 (d - 1) / (d² (d + 2))
+    error = np.sqrt(2 * (size - 1) / (size**2 * (size + 2)) / 500)
+    squares = np.mean(np.square(firsts), axis=0)
+    assert np.abs(squares - 1 / size).max() < 4 * error
+    lopsided = np.square(np.asarray(firsts) * np.linspace(0.7, 1.3, size)[None, :])
+    lopsided /= lopsided.sum(axis=1, keepdims=True)
+    assert np.abs(lopsided.mean(axis=0) - 1 / size).max() > 4 * error, "a sphere that is pressed flat is told from it"
 
 
 def test_counts_begin_one_by_one_and_end_with_all():

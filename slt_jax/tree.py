@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
@@ -12,6 +13,14 @@ import numpy as np
 from jax.extend.random import threefry_2x32
 
 from slt_jax.types import Array, Key, PyTree, Scalar
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Static:
+    """Sizes and names that a program depends on: they travel in the structure of a tree, not in its leaves."""
+
+    value: tuple[Any, ...]
 
 
 def size(tree: PyTree) -> int:
@@ -113,7 +122,7 @@ def standard_normal(key: Key, tree: PyTree) -> PyTree:
     """
     words = _random_words(key, -(-size(tree) // 2))
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)
-    return _cut(jnp.asarray(_normal_quantiles())[halves.astype(jnp.int32)], tree)
+    return unflatten(jnp.asarray(_normal_quantiles())[halves.astype(jnp.int32)], tree)
 
 
 def exact_normal(key: Key, tree: PyTree) -> PyTree:
@@ -126,7 +135,7 @@ def exact_normal(key: Key, tree: PyTree) -> PyTree:
     (2, 3)
     """
     widest = jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
-    return _cut(jax.random.normal(key, (size(tree),), widest), tree)
+    return unflatten(jax.random.normal(key, (size(tree),), widest), tree)
 
 
 def _random_words(key: Key, count: int) -> Array:
@@ -139,14 +148,26 @@ def _random_words(key: Key, count: int) -> Array:
     return jax.random.bits(key, (count,), jnp.uint32)
 
 
-def _cut(flat: Array, tree: PyTree) -> PyTree:
-    """A flat array cut into the shapes and dtypes of the leaves of ``tree``; what is left over is dropped."""
-    leaves, structure = jax.tree.flatten(tree)
+def cut(flat: Array | np.ndarray, like: PyTree) -> PyTree:
+    """A vector cut into the shapes of the leaves of ``like``, in its own dtype; what is left over is dropped.
+
+    An array of the host stays there.
+
+    >>> jax.tree.map(jnp.shape, cut(np.arange(5), {"w": jnp.zeros((2, 2)), "b": jnp.zeros(1)}))
+    {'b': (1,), 'w': (2, 2)}
+    """
+    leaves, structure = jax.tree.flatten(like)
     pieces, start = [], 0
     for leaf in leaves:
-        pieces.append(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
-        start += leaf.size
+        end = start + math.prod(jnp.shape(leaf))
+        pieces.append(flat[start:end].reshape(jnp.shape(leaf)))
+        start = end
     return jax.tree.unflatten(structure, pieces)
+
+
+def unflatten(flat: Array, like: PyTree) -> PyTree:
+    """A vector cut into the shapes of the leaves of ``like``, each in the dtype of its leaf."""
+    return jax.tree.map(lambda piece, leaf: piece.astype(leaf.dtype), cut(flat, like), like)
 
 
 @lru_cache(maxsize=1)

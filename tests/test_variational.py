@@ -11,8 +11,9 @@ from laws import BASELINE, ORIGIN, assert_same, compilations, deviation, quadrat
 import slt_jax as slt
 from slt_jax import samplers
 from slt_jax.samplers import guides
-from slt_jax.samplers.guides.base import Static, potential
+from slt_jax.samplers.guides.base import potential
 from slt_jax.samplers.guides.blocks import down, up
+from slt_jax.tree import Static
 from slt_jax.truths import deep_linear_problem
 
 NBETA, GAMMA = 1000.0, 2.0

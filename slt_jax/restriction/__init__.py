@@ -20,6 +20,7 @@ from slt_jax.restriction.phases import (
     fisher_diagonal,
     largest_changes,
     principal_directions,
+    seen_changes,
 )
 from slt_jax.restriction.preview import Free, freedom, preview
 from slt_jax.restriction.relaxed import grafted
@@ -57,6 +58,7 @@ __all__ = [
     "preview",
     "principal_directions",
     "rescaling",
+    "seen_changes",
     "shape_of",
     "span",
     "stacked",

@@ -1,7 +1,6 @@
 """Masks: some entries of the parameters are free, and gathered, so that the others cost nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import jax
@@ -11,15 +10,8 @@ from jax.tree_util import Partial
 
 from slt_jax import tree
 from slt_jax.restriction.base import Restriction
+from slt_jax.tree import Static
 from slt_jax.types import Array, PyTree
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Shapes:
-    """Of the leaves that are free in part: in one of another shape the same entries would be others."""
-
-    of: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def mask(params: PyTree, free: PyTree | Callable[[str, Array], bool | np.ndarray]) -> Restriction:
@@ -66,8 +58,9 @@ def mask(params: PyTree, free: PyTree | Callable[[str, Array], bool | np.ndarray
             entries[name] = jnp.asarray(np.flatnonzero(marked), jnp.int32)
     if not entries:
         raise ValueError(f"mask: frees nothing; mark an entry True. The paths in params are {names}.")
-    partly = [(name, np.shape(leaf)) for name, leaf in zip(names, jax.tree.leaves(params), strict=True)]
-    shapes = _Shapes(tuple((name, shape) for name, shape in partly if entries.get(name) is not None))
+    # of leaves that are free in part: in one of another shape the same entries would be others
+    every = zip(names, map(np.shape, jax.tree.leaves(params)), strict=True)
+    shapes = Static(tuple((name, shape) for name, shape in every if entries.get(name) is not None))
     return Restriction(Partial(_lift_entries, shapes, entries), Partial(_origin_entries, shapes, entries))
 
 
@@ -92,7 +85,7 @@ def paths(params: PyTree, *patterns: str) -> Restriction:
     return mask(params, lambda name, _: any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def _lift_entries(shapes: _Shapes, entries: dict[str, Array | None], center: PyTree, z: dict[str, Array]) -> PyTree:
+def _lift_entries(shapes: Static, entries: dict[str, Array | None], center: PyTree, z: dict[str, Array]) -> PyTree:
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, center))
     names = tree.leaf_names(center)
     _check_fits(shapes, entries, dict(zip(names, leaves, strict=True)))
@@ -108,7 +101,7 @@ def _lift_entries(shapes: _Shapes, entries: dict[str, Array | None], center: PyT
     return jax.tree.unflatten(structure, lifted)
 
 
-def _origin_entries(shapes: _Shapes, entries: dict[str, Array | None], center: PyTree) -> dict[str, Array]:
+def _origin_entries(shapes: Static, entries: dict[str, Array | None], center: PyTree) -> dict[str, Array]:
     leaves = dict(zip(tree.leaf_names(center), jax.tree.leaves(center), strict=True))
     _check_fits(shapes, entries, leaves)
     return {
@@ -117,11 +110,11 @@ def _origin_entries(shapes: _Shapes, entries: dict[str, Array | None], center: P
     }
 
 
-def _check_fits(shapes: _Shapes, entries: dict[str, Array | None], leaves: dict[str, Array]) -> None:
+def _check_fits(shapes: Static, entries: dict[str, Array | None], leaves: dict[str, Array]) -> None:
     missing = sorted(set(entries) - set(leaves))
     if missing:
         raise ValueError(f"restriction: frees {missing[0]!r}, which params lack; their paths are {list(leaves)}.")
-    for name, shape in shapes.of:
+    for name, shape in shapes.value:
         if jnp.shape(leaves[name]) != shape:
             raise ValueError(
                 f"restriction: frees entries of {name!r} of shape {shape}, which has shape {jnp.shape(leaves[name])} "

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from slt_jax import loss, tree
 from slt_jax.restriction.base import Restriction
 from slt_jax.restriction.entries import mask
-from slt_jax.restriction.relaxed import Found, cut, mean_loss, search
+from slt_jax.restriction.relaxed import Found, mean_loss, search
 from slt_jax.types import Key, LossFn, PyTree
 
 #: Shares of the weights, about a factor of 2 apart.
@@ -188,7 +188,7 @@ def _chosen(
     chosen = int(np.argmax(grid == share)) if share is not None else int(enough[-1]) if reached else 0
     # on the host: an index of a device array would be a program of its own for each share
     marks, scores = (
-        jax.tree.map(jnp.asarray, cut(np.asarray(values)[source[chosen]], before))
+        jax.tree.map(jnp.asarray, tree.cut(np.asarray(values)[source[chosen]], before))
         for values in (found.masks, found.scores)
     )
     return Graft(

@@ -116,6 +116,23 @@ def fisher_diagonal(loss_fn: LossFn, params: PyTree, data: PyTree, *, chunk_size
     return _fisher(function, jax.tree.map(jnp.asarray, params), data, chunk_size)
 
 
+def seen_changes(loss_fn: LossFn, before: PyTree, after: PyTree, data: PyTree, *, chunk_size: int = _CHUNK) -> PyTree:
+    """``|Δw_j| √F_j`` of each coordinate, F the mean of ``fisher_diagonal`` before and after; on the host, in doubles.
+
+    Raises:
+      ValueError: the trees differ, or the loss breaks its contract.
+    """
+    moved = jax.tree.map(
+        lambda leaf: np.abs(np.diff(np.asarray(leaf).astype(np.float64), axis=0)[0]), _stacked("after", (before, after))
+    )
+    fisher = [fisher_diagonal(loss_fn, params, data, chunk_size=chunk_size) for params in (before, after)]
+
+    def seen(change: np.ndarray, *both: Array) -> np.ndarray:
+        return change * np.sqrt(np.mean([np.asarray(one, np.float64) for one in both], axis=0))
+
+    return jax.tree.map(seen, moved, *fisher)
+
+
 def largest_changes(
     loss_fn: LossFn, before: PyTree, after: PyTree, data: PyTree, count: int, *, chunk_size: int = _CHUNK
 ) -> Restriction:
@@ -144,10 +161,7 @@ def largest_changes(
     >>> chosen.lift(jnp.zeros(2), {"": jnp.ones(1)}).tolist()
     [1.0, 0.0]
     """
-    stacked = _stacked("after", (before, after))
-    fisher = [fisher_diagonal(loss_fn, params, data, chunk_size=chunk_size) for params in (before, after)]
-    moved = jax.tree.map(lambda leaf: jnp.abs(jnp.diff(leaf, axis=0)[0]), stacked)
-    scores = jax.tree.map(lambda change, *both: np.asarray(change * jnp.sqrt(sum(both) / 2)), moved, *fisher)
+    scores = seen_changes(loss_fn, before, after, data, chunk_size=chunk_size)
     flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(scores)])
     if not np.isfinite(flat).all():
         raise ValueError("loss_fn: its gradients are not finite at these parameters.")
@@ -156,10 +170,7 @@ def largest_changes(
         raise ValueError(f"count: got {count!r}; {most} coordinates have moved and matter: pass 1 to {most}.")
     chosen = np.zeros(flat.shape, bool)
     chosen[np.argsort(-flat, kind="stable")[:count]] = True
-    leaves, structure = jax.tree.flatten(scores)
-    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-    pieces = [piece.reshape(leaf.shape) for piece, leaf in zip(np.split(chosen, ends), leaves, strict=True)]
-    return mask(before, jax.tree.unflatten(structure, pieces))
+    return mask(before, tree.cut(chosen, scores))
 
 
 @jax.jit(static_argnums=3)

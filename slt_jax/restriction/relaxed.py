@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from slt_jax import loss
 from slt_jax.tree import at_least_float32 as wide
-from slt_jax.tree import check_structure
+from slt_jax.tree import check_structure, cut
 from slt_jax.types import Array, Key, LossFn, PyTree
 
 #: Largest move of an entry of the mask in one step, until the budget has fallen.
@@ -70,16 +69,6 @@ def grafted(before: PyTree, after: PyTree, mask: PyTree) -> PyTree:
                 f"shape {jnp.shape(leaf)}; a mask is boolean, True where the value from after is put in."
             )
     return jax.tree.map(lambda old, new, chosen: jnp.where(chosen, new, old), before, after, mask)
-
-
-def cut(flat: Array | np.ndarray, like: PyTree) -> PyTree:
-    """A vector of shape ``(d,)`` cut into the shapes of the leaves of ``like``, in its own dtype."""
-    leaves, structure = jax.tree.flatten(like)
-    pieces, start = [], 0
-    for leaf in leaves:
-        pieces.append(flat[start : start + jnp.size(leaf)].reshape(jnp.shape(leaf)))
-        start += jnp.size(leaf)
-    return jax.tree.unflatten(structure, pieces)
 
 
 def largest(scores: Array, size: Array) -> Array:

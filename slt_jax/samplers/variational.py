@@ -10,7 +10,8 @@ from slt_jax import tree
 from slt_jax.posterior import Batch, LocalPosterior, evaluate, force, full_batch, pair
 from slt_jax.samplers.base import Info, Sampler, report
 from slt_jax.samplers.fitting import Fit, fit
-from slt_jax.samplers.guides.base import Guide, Static, excess_at, potential, unflatten
+from slt_jax.samplers.guides.base import Guide, excess_at, potential, unflatten
+from slt_jax.tree import Static
 from slt_jax.types import Array, Key, PyTree, Scalar
 
 

@@ -10,7 +10,8 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from slt_jax import tree
-from slt_jax.restriction import Restriction, check, fisher_diagonal, orthonormal, span
+from slt_jax.restriction import Restriction, check, orthonormal, seen_changes, span
+from slt_jax.tree import cut
 from slt_jax.types import Array, LossFn, PyTree
 
 #: A basis is filled up with zeros to a power of two of at least so many vectors: spans then share their programs.
@@ -94,13 +95,7 @@ def largest_moves_seen(loss_fn: LossFn, before: PyTree, after: PyTree, data: PyT
     check_ends(before, after)
     # gradients of single examples are copies of the parameters
     chunk = max(1, min(32, _ENTRIES // tree.size(before)))
-    fisher = [fisher_diagonal(loss_fn, params, data, chunk_size=chunk) for params in (before, after)]
-    moves = change_of(before, after)
-
-    def seen(move: np.ndarray, *both: Array) -> np.ndarray:
-        return move * np.sqrt(np.mean([np.asarray(one, np.float64) for one in both], axis=0))
-
-    return by_scores(before, jax.tree.map(seen, moves, *fisher))
+    return by_scores(before, seen_changes(loss_fn, before, after, data, chunk_size=chunk))
 
 
 def along(params: PyTree, restriction: Restriction) -> Directions:
@@ -271,14 +266,6 @@ def _project(basis: PyTree, before: PyTree, after: PyTree, count: Array | int) -
 
 def _free_span(basis: PyTree, count: int) -> Restriction:
     return span(jax.tree.map(lambda leaf: leaf[:count], basis))
-
-
-def cut(flat: Array | np.ndarray, params: PyTree) -> PyTree:
-    """A flat vector cut into the shapes of the parameters; on the host where it is there."""
-    leaves, structure = jax.tree.flatten(params)
-    ends = np.cumsum([np.size(leaf) for leaf in leaves]).tolist()
-    pieces = [flat[end - np.size(leaf) : end].reshape(np.shape(leaf)) for end, leaf in zip(ends, leaves, strict=True)]
-    return jax.tree.unflatten(structure, pieces)
 
 
 def flattened(values: PyTree) -> np.ndarray:

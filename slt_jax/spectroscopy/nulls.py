@@ -8,7 +8,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from slt_jax import tree
-from slt_jax.spectroscopy.directions import Directions, basis_of, coordinates, cut
+from slt_jax.spectroscopy.directions import Directions, basis_of, coordinates
+from slt_jax.tree import cut
 from slt_jax.types import Array, Key, PyTree
 
 #: Up to so many parameters the null of spans goes up to all of them; beyond, up to the longest span of the kinds.

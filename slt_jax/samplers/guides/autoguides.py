@@ -10,7 +10,6 @@ from jax.tree_util import Partial
 from slt_jax.posterior import Batch, LocalPosterior
 from slt_jax.samplers.guides.base import (
     Guide,
-    Static,
     Whitening,
     dense_whitening,
     diagonal_whitening,
@@ -18,6 +17,7 @@ from slt_jax.samplers.guides.base import (
     whiten,
     zeros,
 )
+from slt_jax.tree import Static
 from slt_jax.types import Array, Key, PyTree
 
 

@@ -1,12 +1,12 @@
 """What a guide is, and the map that makes a posterior round before a guide is fitted to it."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from slt_jax import tree
 from slt_jax.posterior import Batch, LocalPosterior, dimension, excess
 from slt_jax.types import Array, PyTree
 
@@ -31,14 +31,6 @@ class Guide(NamedTuple):
     ratios: Partial | None = None
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Static:
-    """Sizes that shapes depend on: they travel in the structure of a tree, not in its leaves."""
-
-    value: tuple[int, ...]
-
-
 class Whitening(NamedTuple):
     """``z = Q diag(1/√(nβ |h| + γ)) y``, at any temperature.
 
@@ -53,12 +45,7 @@ class Whitening(NamedTuple):
 
 def unflatten(flat: Array, posterior: LocalPosterior) -> PyTree:
     """A flat ``z``, shape ``(d,)``, in the shapes and dtypes of the free directions."""
-    leaves, structure = jax.tree.flatten(jax.eval_shape(posterior.restriction.origin, posterior.center))
-    pieces, start = [], 0
-    for leaf in leaves:
-        pieces.append(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
-        start += leaf.size
-    return jax.tree.unflatten(structure, pieces)
+    return tree.unflatten(flat, jax.eval_shape(posterior.restriction.origin, posterior.center))
 
 
 def excess_at(flat: Array, posterior: LocalPosterior, batch: Batch) -> Array:

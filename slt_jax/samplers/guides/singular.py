@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from slt_jax.posterior import Batch, LocalPosterior
-from slt_jax.samplers.guides.base import Guide, Static, potential, zeros
+from slt_jax.samplers.guides.base import Guide, potential, zeros
 from slt_jax.samplers.guides.blocks import CANDIDATES, down, lowest, orders, up
+from slt_jax.tree import Static
 from slt_jax.types import Array, Key, PyTree
 
 #: Draws by which an order of blocks is judged before the descent.

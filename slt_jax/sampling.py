@@ -1,7 +1,7 @@
 """The one loop over draws. Chains are vmapped inside it, so that batches and statistics can be shared across them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,18 @@ from slt_jax.posterior import Batch, LocalPosterior, full_batch, minibatch
 from slt_jax.samplers.base import Info, Sampler
 from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, PyTree
+
+
+class Moments(NamedTuple):
+    """Of each entry of ``z`` over the recorded draws of a chain: trees like ``z``, leading axis ``chain``.
+
+    Attributes:
+      mean: In at least float32.
+      variance: Mean square deviation from the mean.
+    """
+
+    mean: PyTree
+    variance: PyTree
 
 
 class Trace(NamedTuple):
@@ -28,6 +40,7 @@ class Trace(NamedTuple):
       acceptance: Acceptance probability of the step that left the draw.
       observables: What ``observe(params)`` returned at each draw, or ``()``.
       state: The sampler's state after the last step, leading axis ``chain``: where a longer chain goes on.
+      moments: Of ``z`` over the draws, where asked for, or ``()``.
     """
 
     excess: Array
@@ -39,6 +52,7 @@ class Trace(NamedTuple):
     acceptance: Array
     observables: PyTree
     state: PyTree
+    moments: Moments | tuple[()] = ()
 
 
 def sample(
@@ -54,6 +68,7 @@ def sample(
     batch_size: int | None = None,
     observe: Callable[[PyTree], PyTree] | None = None,
     start: PyTree | None = None,
+    moments: bool = False,
 ) -> Trace:
     """Run ``chains`` chains from the centre and record ``draws`` draws of each, ``thin`` steps apart.
 
@@ -74,6 +89,7 @@ def sample(
         number, all of the data, and nothing is drawn.
       observe: ``observe(params)``, a pure function recorded at each draw.
       start: Where to go on from: the ``state`` of a trace of the same sampler, with a fresh key. Default the centre.
+      moments: Whether to keep the mean and variance of each entry of ``z``, two more copies of it for each chain.
 
     Returns:
       A trace. A chain that diverges has draws that are not finite: they are kept, never skipped.
@@ -91,7 +107,8 @@ def sample(
     batch_size = None if batch_size == count else batch_size
     function = observe if observe is None or isinstance(observe, Partial) else Partial(observe)
     _check_start(start, chains)
-    return _sample(key, sampler, posterior, data, function, start, draws, chains, burnin, thin, batch_size)
+    sizes = draws, chains, burnin, thin, batch_size
+    return _sample(key, sampler, posterior, data, function, start, *sizes, bool(moments))
 
 
 def step_keys(run_key: Key, step: Array | int) -> tuple[Key, Key]:
@@ -167,7 +184,7 @@ def _check_same_data(posterior: LocalPosterior, count: int) -> None:
         )
 
 
-@jax.jit(static_argnums=(6, 7, 8, 9, 10))
+@jax.jit(static_argnums=(6, 7, 8, 9, 10, 11))
 def _sample(
     key: Key,
     sampler: Sampler,
@@ -180,10 +197,11 @@ def _sample(
     burnin: int,
     thin: int,
     batch_size: int | None,
+    moments: bool,
 ) -> Trace:
     keys = jax.vmap(jax.random.split)(jax.random.split(key, chains))
     init_keys, run_keys = keys[:, 0], keys[:, 1]
-    state = start
+    state: Any = start
     if start is None:
         state = jax.vmap(sampler.init, in_axes=(0, None, None))(init_keys, posterior, data)
     everything = full_batch(posterior, data)
@@ -204,17 +222,36 @@ def _sample(
         params = jax.vmap(posterior.restriction.lift, in_axes=(None, 0))(posterior.center, state.position)
         return jax.vmap(observe)(params) if observe is not None else ()
 
-    def window(state: PyTree, index: Array) -> tuple[PyTree, tuple[Info, PyTree]]:
+    def window(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], tuple[Info, PyTree]]:
+        state, running = carry
         # a step reports the position it starts from: the first position of a window is its draw
+        if moments:
+            running = _updated(running, state.position, index - warm)
         observed = jax.lax.cond(index >= warm, look, lambda s: tree.zeros_like(jax.eval_shape(look, s)), state)
         if thin == 1:
             state, info = step(state, index)
         else:
             state, infos = jax.lax.scan(step, state, index * thin + jnp.arange(thin))
             info = jax.tree.map(lambda leaf: leaf[0], infos)
-        return state, (info, observed)
+        return (state, running), (info, observed)
 
     # burn-in and draws run through one scan, so that the sampler's step is compiled once
-    state, recorded = jax.lax.scan(window, state, jnp.arange(warm + draws))
+    running: PyTree = ()
+    if moments:
+        zero = tree.at_least_float32(tree.zeros_like(state.position))
+        running = Moments(zero, zero)
+    (state, running), recorded = jax.lax.scan(window, (state, running), jnp.arange(warm + draws))
     infos, observables = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[warm:], 0, 1), recorded)
-    return Trace(**infos._asdict(), observables=observables, state=state)
+    return Trace(**infos._asdict(), observables=observables, state=state, moments=running)
+
+
+def _updated(running: Moments, position: PyTree, before: Array) -> Moments:
+    """Mean and variance with one draw more, after so many before it; unchanged while that is negative.
+
+    Source: Welford 1962, doi:10.1080/00401706.1962.10490022.
+    """
+    share = jnp.where(before >= 0, 1 / jnp.maximum(before + 1, 1), 0.0)
+    apart = jax.tree.map(jnp.subtract, position, running.mean)
+    mean = tree.combine(lambda m, a: m + share * a, running.mean, apart)
+    variance = tree.combine(lambda v, a: v + share * ((1 - share) * a**2 - v), running.variance, apart)
+    return Moments(mean, variance)

@@ -107,6 +107,27 @@ def test_a_scan_of_ones_own_repeats_the_loop(batch_size):
     np.testing.assert_allclose(trace.noise, infos.noise[:, 10:], rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize(("burnin", "thin"), [(0, 1), (5, 1), (4, 2)])
+def test_moments_are_those_of_the_draws_that_are_recorded(burnin, thin):
+    trace = slt.sample(
+        jax.random.key(0),
+        SAMPLER,
+        quadratic_posterior(),
+        BASELINE,
+        draws=9,
+        chains=2,
+        burnin=burnin,
+        thin=thin,
+        observe=lambda w: w,
+        moments=True,
+    )
+    # the centre is 0: what is observed is z
+    for mean, variance, draws in zip(*map(jax.tree.leaves, (*trace.moments, trace.observables)), strict=True):
+        np.testing.assert_allclose(mean, np.mean(draws, axis=1), rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(variance, np.var(draws, axis=1), rtol=1e-4, atol=1e-10)
+        assert np.all(np.var(draws[:, 1:], axis=1) != np.asarray(variance)), "a draw less would be seen"
+
+
 def test_keys_of_steps_are_never_repeated():
     run_keys = jax.vmap(jax.random.split)(jax.random.split(jax.random.key(0), 8))
     used = [jax.random.key_data(run_keys).reshape(-1, 2)]

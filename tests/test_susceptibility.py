@@ -123,8 +123,16 @@ def test_a_finite_response_is_that_of_the_changed_posterior(found):
 def test_the_smallest_response_is_the_linear_one(found):
     small, opposite = found.respond(1e-3), found.respond(-1e-3)
     slope = 0.5 * (small.value - opposite.value)
-    # one counts the chains together, the other each by itself
-    assert (np.abs(slope - small.linear) < 0.2 * small.std_error + ROUNDING).all()
+    # weights tell chains apart: the slope is the covariance of all draws together, whatever the draws
+    energies, changes = (np.asarray(series, np.float64) for series in (found.energies, found.changes))
+    apart = [series - series.mean(axis=(1, 2), keepdims=True) for series in (energies, changes)]
+    together = -1e-3 * float(found.nbeta) * np.mean(apart[0][..., None] * apart[1], axis=(1, 2))
+    np.testing.assert_allclose(slope, together, rtol=1e-3, atol=ROUNDING)
+    assert (np.abs(found.respond(0.3).value / 300 - together) > 1e-3 * np.abs(together) + ROUNDING).any()
+    # χ takes each chain by itself: between chains there is one covariance more for each, of so many effective draws
+    chains = found.energies.shape[1]
+    share = np.sqrt(chains / np.asarray(found.ess))[:, None]
+    assert (np.abs(slope - small.linear) < 4 * share * small.std_error + ROUNDING).all()
 
 
 # controls

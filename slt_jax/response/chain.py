@@ -17,7 +17,7 @@ from slt_jax.estimators.planning import DRAW_FRICTION
 from slt_jax.polish import read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
-from slt_jax.sampling import Trace, check_batch_size, check_sampler, check_schedule, sample
+from slt_jax.sampling import Moments, check_batch_size, check_sampler, check_schedule, sample
 from slt_jax.types import Array, Key, PyTree
 
 #: Draws of each chain, steps before them, and steps from one to the next: a draw costs a look at all examples, and
@@ -123,14 +123,25 @@ def _run(
 ) -> tuple[Watched, PyTree]:
     """So many stretches, of whose draws one in so many is kept: no length needs a program of its own."""
     draw_key, heat_key = jax.random.split(key)
-    sizes, batch_size, state = (schedule.draws, schedule.thin, schedule.batch_size), schedule.batch_size, ready.state
+    batch_size, state = schedule.batch_size, ready.state
+    go = partial(
+        sample,
+        sampler=ready.sampler,
+        posterior=posterior,
+        data=data,
+        draws=schedule.draws,
+        chains=schedule.chains,
+        thin=schedule.thin,
+        batch_size=batch_size,
+        observe=observe,
+        moments=True,
+    )
     pieces, moments = [], []
     for stretch in range(length):
-        keys = jax.random.fold_in(draw_key, stretch)
-        trace, *moment = _draw(keys, ready.sampler, posterior, data, observe, state, *sizes)
+        trace = go(jax.random.fold_in(draw_key, stretch), start=state)
         state = trace.state
-        pieces.append(jax.tree.map(lambda leaf: leaf[:, ::length], trace._replace(state=())))
-        moments.append(moment)
+        moments.append(trace.moments)
+        pieces.append(jax.tree.map(lambda leaf: leaf[:, ::length], trace._replace(state=(), moments=())))
     joined = pieces[0]
     if length > 1:
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, : schedule.draws], *pieces)
@@ -144,11 +155,12 @@ def _run(
     return Watched(joined.observables, joined.excess, mean, variance, _effective(joined.observables), health), state
 
 
-def _pooled(moments: list[list[PyTree]]) -> tuple[PyTree, PyTree]:
-    """Mean and variance of several stretches of equal length together."""
-    means, variances = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts) for parts in zip(*moments, strict=True))
+@jax.jit
+def _pooled(moments: list[Moments]) -> Moments:
+    """Mean and variance over all chains of several stretches of equal length together."""
+    means, variances = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *moments)
     variance = jax.tree.map(lambda v, m: jnp.mean(v, axis=0) + jnp.var(m, axis=0), variances, means)
-    return jax.tree.map(lambda m: jnp.mean(m, axis=0), means), variance
+    return Moments(jax.tree.map(lambda m: jnp.mean(m, axis=0), means), variance)
 
 
 def sound(health: Health, ess: Array) -> Array:
@@ -217,40 +229,6 @@ def losses_at(loss_fn: Partial, data: PyTree, center: Array, params: PyTree) -> 
 def placed(loss_fn: Partial, data: PyTree, center: PyTree) -> tuple[Partial, PyTree, Array]:
     """A loss, its examples and its values at the centre, which are taken away before anything is rounded."""
     return loss_fn, data, losses_at(loss_fn, data, jnp.zeros(()), center)
-
-
-@partial(jax.jit, static_argnums=(6, 7, 8))
-def _draw(
-    key: Key,
-    sampler: Sampler,
-    posterior: LocalPosterior,
-    data: PyTree,
-    observe: Partial,
-    start: PyTree,
-    draws: int,
-    thin: int,
-    batch_size: int | None,
-) -> tuple[Trace, PyTree, PyTree]:
-    chains = jax.tree.leaves(start)[0].shape[0]
-    go = partial(sample, draws=1, thin=thin, chains=chains, batch_size=batch_size, observe=observe)
-
-    def next_draw(carry: tuple[PyTree, PyTree, PyTree], at: tuple[Key, Array]) -> tuple[tuple, Trace]:
-        state, mean, squares = carry
-        # a trace of one draw is of the position that it starts from, so that moments need no second record
-        trace = go(at[0], sampler, posterior, data, start=state)
-        apart = jax.tree.map(jnp.subtract, state.position, mean)
-        new = jax.tree.map(lambda m, a: (m + a / (at[1] + 1)).astype(m.dtype), mean, apart)
-        squares = jax.tree.map(
-            lambda s, a, z, m: (s + a * (z - m)).astype(s.dtype), squares, apart, state.position, new
-        )
-        return (trace.state, new, squares), trace._replace(state=())
-
-    zero = tree.at_least_float32(tree.zeros_like(start.position))
-    inputs = jax.random.split(key, draws), jnp.arange(draws, dtype=posterior.nbeta.dtype)
-    (state, mean, squares), traces = jax.lax.scan(next_draw, (start, zero, zero), inputs)
-    trace = jax.tree.map(lambda leaf: jnp.moveaxis(leaf[:, :, 0], 0, 1), traces)
-    pooled = jax.tree.map(lambda m, s: jnp.mean(s / draws, axis=0) + jnp.var(m, axis=0), mean, squares)
-    return trace._replace(state=state), jax.tree.map(lambda m: jnp.mean(m, axis=0), mean), pooled
 
 
 _examine = jax.jit(examine)

@@ -8,7 +8,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from slt_jax import tree
-from slt_jax.spectroscopy.directions import Directions, basis_of, coordinates
+from slt_jax.restriction import orthonormal
+from slt_jax.spectroscopy.directions import Directions, basis_of, change_of, coordinates
 from slt_jax.tree import cut
 from slt_jax.types import Array, Key, PyTree
 
@@ -55,13 +56,13 @@ def random_subspace(key: Key, params: PyTree, count: int) -> Directions:
     size = tree.size(params)
     if not 1 <= count <= size:
         raise ValueError(f"count: got {count!r}; pass 1 to {size}, the number of parameters.")
-    vectors = _orthogonalised(jax.random.normal(key, (count, size)))
-    return basis_of(jax.vmap(lambda vector: cut(vector, params))(vectors))
+    vectors = jax.random.normal(key, (count, size))
+    return basis_of(orthonormal(jax.vmap(lambda vector: cut(vector, params))(vectors)))
 
 
 def default_nulls(before: PyTree, after: PyTree, kinds: Mapping[str, Directions]) -> dict[str, Null]:
     """Random coordinates, random ones among those that moved, and random subspaces."""
-    change = jax.tree.map(lambda new, old: np.abs(np.asarray(new, np.float64) - np.asarray(old)), after, before)
+    change = change_of(before, after)
     least = _MOVED * max(leaf.max(initial=0.0) for leaf in jax.tree.leaves(change))
     size = tree.size(before)
     longest = max((kind.most for kind in kinds.values() if kind.most < size), default=1)
@@ -71,19 +72,6 @@ def default_nulls(before: PyTree, after: PyTree, kinds: Mapping[str, Directions]
         "random among the moved": Partial(_draw_coordinates, before, jax.tree.map(lambda leaf: leaf > least, change)),
         "random subspace": Partial(_draw_subspace, before, np.zeros(count, np.float32)),
     }
-
-
-def _orthogonalised(vectors: Array) -> Array:
-    """Gram-Schmidt, each vector twice: the threads of a library's QR fight where the machine is busy."""
-
-    def add(basis: Array, row: Array) -> tuple[Array, None]:
-        vector = vectors[row]
-        for _ in range(2):
-            vector = vector - (basis @ vector) @ basis
-        return basis.at[row].set(vector / jnp.linalg.norm(vector)), None
-
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.scan(add, jnp.zeros_like(vectors), jnp.arange(len(vectors)))[0]
 
 
 def _draw_coordinates(params: PyTree, among: PyTree, key: Key) -> Directions:

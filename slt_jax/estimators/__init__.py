@@ -1,7 +1,7 @@
 """Numbers with their uncertainty and their verdict."""
 
 from slt_jax.estimators.basin_volume import BasinVolume, basin_volume
-from slt_jax.estimators.calibration import SMALL, Calibration, Schedule, calibrate, measure
+from slt_jax.estimators.calibration import Calibration, Schedule, calibrate, measure, too_imprecise
 from slt_jax.estimators.estimate import Estimate, Settings, llc_from
 from slt_jax.estimators.examine import Evidence, examine
 from slt_jax.estimators.health import Health
@@ -13,7 +13,6 @@ __all__ = [
     "BUDGET",
     "BURNIN",
     "DRAWS",
-    "SMALL",
     "BasinVolume",
     "Calibration",
     "Estimate",
@@ -32,4 +31,5 @@ __all__ = [
     "llc",
     "llc_from",
     "measure",
+    "too_imprecise",
 ]

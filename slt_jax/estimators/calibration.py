@@ -20,7 +20,7 @@ from slt_jax.types import Array, Key, PyTree, Scalar
 #: Runs whose step was too large are begun again with half of it, so often.
 ATTEMPTS = 3
 #: An error relative to less than this is not asked for: the least λ that a single mode can have.
-SMALL = 0.5
+_SMALL = 0.5
 #: Effective draws from which an error is known well enough to stop at.
 _KNOWN = 100
 #: Directions that have not relaxed and could add more than so many times the value are given all of the budget.
@@ -177,12 +177,17 @@ def _too_hot(estimate: Estimate) -> Array:
     return (health.diverged > 0) | health.overheated
 
 
+def too_imprecise(estimate: Estimate, relative_error: float) -> Array:
+    """Whether the error exceeds its share of the value, or of the least that a single mode can have."""
+    return estimate.std_error > relative_error * jnp.maximum(jnp.abs(estimate.value), _SMALL)
+
+
 def _wanted(estimate: Estimate, run: Run, relative_error: float) -> int:
     """How many blocks more: as many again where the verdict or the error asks for it and longer chains can help."""
     failed = {name for name, passed in estimate.health.checks.items() if not bool(passed)}
-    imprecise = bool(estimate.std_error > relative_error * jnp.maximum(jnp.abs(estimate.value), SMALL))
     # a chain must not stop at the moment at which a poorly known error looks small
-    imprecise |= bool((estimate.health.ess < _KNOWN) | estimate.health.held_perhaps)
+    poorly = bool((estimate.health.ess < _KNOWN) | estimate.health.held_perhaps)
+    imprecise = bool(too_imprecise(estimate, relative_error)) or poorly
     imprecise |= bool(estimate.health.unrelaxed > _UNRELAXED * jnp.abs(estimate.value))
     return run.blocks if failed <= _CURABLE and (failed or imprecise) else 0
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slt_jax import loss
-from slt_jax.estimators import BUDGET, BURNIN, DRAWS, SMALL, Estimate, Schedule, check_budget, measure
+from slt_jax.estimators import BUDGET, BURNIN, DRAWS, Estimate, Schedule, check_budget, measure, too_imprecise
 from slt_jax.posterior import LocalPosterior, localise
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction, stacked
@@ -159,8 +159,8 @@ def measure_llc_together(
     readings = []
     for number, (key, restriction) in enumerate(zip(keys, restrictions, strict=True)):
         estimate, trace = jax.tree.map(lambda leaf, number=number: leaf[number], every)
-        imprecise = estimate.std_error > settings["relative_error"] * jnp.maximum(jnp.abs(estimate.value), SMALL)
-        alone = settings["budget"] > schedule.gradients and bool(~estimate.health.ok | imprecise)
+        unsettled = ~estimate.health.ok | too_imprecise(estimate, settings["relative_error"])
+        alone = settings["budget"] > schedule.gradients and bool(unsettled)
         again = partial(measure_llc, key, problem, restriction, **settings)
         readings.append(again() if alone else _reading(estimate, trace, posterior))
     return readings

@@ -6,8 +6,9 @@
 prints JSON lines and keeps them in ``benchmarks/results/localisation.jsonl``. The network is a Flax transformer of 4
 blocks of width 144 with 8 heads, 1.08 million parameters, not trained: its own answers are the truth, so that it stands
 at a minimum. ``cost`` sets a step of a restricted chain beside the bare gradient of the whole network on the same
-batches, in CPU time, run in turn. ``heads`` measures all 32 heads and 8 halves of blocks (attention and perceptron) in
-one scan, counts what is compiled, repeats with other keys the readings that compiled something, and takes a few alone.
+batches, in CPU time, run in turn, and the heads of a block in one program beside one head alone. ``heads`` measures all
+32 heads and 8 halves of blocks (attention and perceptron) in one scan, counts what is compiled, repeats with other keys
+the readings that compiled something, and takes a few alone.
 """
 
 import argparse
@@ -88,6 +89,9 @@ def cost(pairs, steps=4, batch_size=8):
             return slt.sample(key, sampler, posterior, problem.data, **settings).excess
 
         runs[name] = run
+    for block in (0, NETWORK.blocks - 1):
+        group = restriction.by_shape({name: one for name, one in heads.items() if name.startswith(f"head {block}.")})[0]
+        runs[f"heads of block {block} side by side"] = side_by_side(problem, group, steps, batch_size)
     times = {name: [] for name in runs}
     for pair in range(pairs + 1):
         for name, one in runs.items():
@@ -95,6 +99,17 @@ def cost(pairs, steps=4, batch_size=8):
             jax.block_until_ready(one(jax.random.key(pair)))
             if pair:  # the first compiles
                 times[name].append((time.process_time() - begin) / steps / CHAINS)
+    for block, alone in ((0, "one head of block 0, 1 %"), (NETWORK.blocks - 1, "one head of the last block, 1 %")):
+        name = f"heads of block {block} side by side"
+        ratios = [a / NETWORK.heads / b for a, b in zip(times[name], times[alone], strict=True)]
+        yield {
+            "benchmark": "cost",
+            "free": name,
+            "milliseconds_a_head": 1e3 * statistics.median(times[name]) / NETWORK.heads,
+            "over_one_by_one": statistics.median(ratios),
+            "least": min(ratios),
+            "most": max(ratios),
+        }
     for name in rows:
         ratios = [a / b for a, b in zip(times[name], times["bare"], strict=True)]
         free = 1.0 if rows[name] is None else _share(rows[name], problem.params)
@@ -107,6 +122,19 @@ def cost(pairs, steps=4, batch_size=8):
             "least": min(ratios),
             "most": max(ratios),
         }
+
+
+def side_by_side(problem, group, steps, batch_size):
+    """Chains for all restrictions of a group in one program, mapped over them."""
+    sampler = slt.samplers.sgld(1e-7)
+    first = jax.tree.map(lambda leaf: leaf[0], group.restriction)
+    posterior = slt.localise(*problem, nbeta=100.0, gamma=1.0, restriction=first)
+
+    def one(key, free):
+        settings = dict(draws=steps, chains=CHAINS, batch_size=batch_size)
+        return slt.sample(key, sampler, posterior._replace(restriction=free), problem.data, **settings).excess
+
+    return jax.jit(lambda key: jax.vmap(one)(jax.random.split(key, len(group.names)), group.restriction))
 
 
 def heads(draws):

@@ -47,8 +47,8 @@ def head_maps(maps: Sequence[HeadMap], label: str) -> str:
     columns = min(len(chosen), _PER_ROW)
     lines = math.ceil(len(chosen) / columns)
     finite = np.concatenate([one.values[np.isfinite(one.values)] for one in chosen])
-    low, high = (min(0.0, float(finite.min())), float(finite.max())) if finite.size else (0.0, 1.0)
     # negative readings, which are noise or no minimum, must not look like small ones
+    low, high = (min(0.0, float(finite.min())), float(finite.max())) if finite.size else (0.0, 1.0)
     height = lines * (0.55 + style.WIDTH / columns * min(1.2, max(rows / heads, 0.25))) + 0.3
     with style.look():
         figure = style.new_figure(min(height, 9.0))

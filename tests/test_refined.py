@@ -62,6 +62,7 @@ def one_by_one():
     """The readings of all heads, and how many programs were compiled until each was there."""
     counts, cells = [], {}
     subject, chosen = select_restrictions(SUBJECT, ["heads"])
+    jax.clear_caches()  # else the scan may have to make room for programs in between, and compile again
     with compilations() as seen:
         point = Checkpoint(7, lambda: PARAMS)
         for cell in scan(KEY, subject, [point], {"llc": PROBE}, restrictions=chosen, together=1):

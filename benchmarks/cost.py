@@ -35,9 +35,9 @@ CHAINS = 8
 TARGETS = {"linear network, 260": 1.5, "perceptron, 9.6k": 2.0, "transformer, 111k": 1.1}
 
 
-def bare_gradient(key, loss_fn, params, data, steps, batch_size):
-    """``steps`` gradients for each of eight chains, on the batches that the sampler sees."""
-    run_keys = jax.vmap(jax.random.split)(jax.random.split(key, CHAINS))[:, 1]
+def bare_gradient(key, loss_fn, params, data, steps, batch_size, chains=CHAINS):
+    """``steps`` gradients for each of the chains, on the batches that the sampler sees."""
+    run_keys = jax.vmap(jax.random.split)(jax.random.split(key, chains))[:, 1]
     count = loss.example_count(data)
 
     def gradient(position, run_key, step):
@@ -53,7 +53,7 @@ def bare_gradient(key, loss_fn, params, data, steps, batch_size):
         positions = jax.tree.map(lambda leaf: leaf + 0 * total, positions)
         return (positions, total), None
 
-    positions = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (CHAINS, *leaf.shape)), params)
+    positions = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), params)
     return jax.lax.scan(body, (positions, jnp.zeros(())), jnp.arange(steps))[0][1]
 
 

@@ -1,7 +1,7 @@
 """What a GPU or TPU sustains: steps of a chain against the bare gradient, from one to a hundred million parameters.
 
     python benchmarks/accelerator.py
-    python benchmarks/accelerator.py --only throughput     # or: coefficient
+    python benchmarks/accelerator.py --only throughput     # or: coefficient, noise
     python benchmarks/accelerator.py --tiny                # does it run? small sizes, on any machine, nothing kept
 
 prints one JSON line per row and keeps them in ``benchmarks/results/accelerator.jsonl``. Where JAX finds only a CPU it
@@ -14,6 +14,9 @@ process held until then; models come in increasing size.
 
 ``coefficient``: λ̂ of a linear network of a hundred million parameters at its most degenerate minimum, one chain of 1000
 gradients in single precision, against the theorem.
+
+``noise``: standard normal entries by the way of the samplers (``tree.standard_normal``) and by ``jax.random.normal``,
+for each of JAX's generators, in nanoseconds an entry.
 """
 
 import argparse
@@ -39,7 +42,10 @@ TRANSFORMERS = ((128, 4, 8, 1024, 8, 40), (320, 7, 8, 4096, 4, 20), (768, 12, 12
 BATCH, SEQUENCES, LENGTH = 1024, 32, 256
 #: Inputs, hidden units, outputs, rank.
 COEFFICIENT = (6000, 8334, 6000, 2000)
+#: Entries drawn at once, and times in a row.
+NOISE = (100_000_000, 10)
 TINY = {
+    "NOISE": (1000, 2),
     "LINEAR": ((20, 2, 3), (30, 1, 3)),
     "TRANSFORMERS": ((16, 2, 2, 32, 2, 3),),
     "BATCH": 16,
@@ -138,6 +144,33 @@ def coefficient():
     }
 
 
+def noise(pairs):
+    """A row for each generator and each way."""
+    entries, repeats = NOISE
+    like = jnp.zeros(entries)
+    ways = {
+        "standard_normal": tree.standard_normal,
+        "jax.random.normal": lambda key, _: jax.random.normal(key, (entries,)),
+    }
+    for generator in ("threefry2x32", "rbg", "unsafe_rbg"):
+        for name, draw in ways.items():
+
+            @jax.jit
+            def several(key, like, draw=draw):
+                return jax.lax.fori_loop(
+                    0, repeats, lambda i, total: total + draw(jax.random.fold_in(key, i), like), like
+                )
+
+            times = []
+            for pair in range(-1, pairs):
+                begin = time.perf_counter()
+                jax.block_until_ready(several(jax.random.key(pair + 1, impl=generator), like))
+                if pair >= 0:
+                    times.append((time.perf_counter() - begin) / (repeats * entries) * 1e9)
+            row = {"benchmark": "noise", "generator": generator, "way": name, "entries": entries}
+            yield row | {"ns_per_entry": statistics.median(times)}
+
+
 def peak_memory():
     """The most that this process held on the device so far, GiB; NaN where it does not say."""
     found = jax.local_devices()[0].memory_stats() or {}
@@ -159,7 +192,7 @@ def keep(out, rows, name, stamp, tiny):
 def main():
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("throughput", "coefficient"))
+    parser.add_argument("--only", choices=("throughput", "coefficient", "noise"))
     parser.add_argument("--pairs", type=int, default=7, help="runs of each side (default: 7)")
     parser.add_argument("--tiny", action="store_true", help="small sizes, on any machine; nothing is kept")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -171,9 +204,10 @@ def main():
         return
     device = jax.local_devices()[0]
     stamp = {"machine": device.device_kind, "versions": {"jax": jax.__version__, "slt_jax": slt.__version__}}
-    for name, measure in (("throughput", lambda: throughput(options.pairs)), ("coefficient", coefficient)):
+    found = {"throughput": throughput(options.pairs), "coefficient": coefficient(), "noise": noise(options.pairs)}
+    for name, rows in found.items():  # generators: nothing runs yet
         if options.only in (None, name):
-            keep(options.out, measure(), name, stamp, options.tiny)
+            keep(options.out, rows, name, stamp, options.tiny)
 
 
 if __name__ == "__main__":

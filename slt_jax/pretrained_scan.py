@@ -15,6 +15,7 @@ from slt_jax.types import PyTree
 
 #: Sequences of the built-in text that come from files of their own; where more are asked for, each file gives more.
 _FILES = 500
+_CONTEXT = 128
 #: The tokenizer that is asked for by this name instead of a file.
 _BYTES = "bytes"
 
@@ -34,7 +35,12 @@ class PretrainedScan(NamedTuple):
 
 
 def pretrained_scan(
-    reference: str, *, text: str | None = None, sequences: int = 128, context: int = 128, tokenizer: str | None = None
+    reference: str,
+    *,
+    text: str | None = None,
+    sequences: int = 128,
+    context: int | None = None,
+    tokenizer: str | None = None,
 ) -> PretrainedScan:
     """A scan of a GPT-NeoX model (Pythia): ``loss_fn(params, tokens)`` is ``-log p`` of each next token, in nats.
 
@@ -43,7 +49,7 @@ def pretrained_scan(
       text: A file or a folder of text files, or ``hf:NAME`` for a dataset; ``None`` for the running Python's own
         standard library.
       sequences: How many, the examples that ``n`` counts.
-      context: Tokens of each.
+      context: Tokens of each; ``None`` for 128, or as many as the model takes.
       tokenizer: A ``tokenizer.json``, or ``"bytes"``; ``None`` for the model's own.
 
     Raises:
@@ -54,6 +60,7 @@ def pretrained_scan(
     minimum, and the verdict of a reading says so.
     """
     model = storage.pretrained(reference)
+    context = min(_CONTEXT, model.network.length) if context is None else context
     if not 2 <= context <= model.network.length:
         raise ValueError(f"--context: got {context}; this model takes sequences of 2 to {model.network.length} tokens.")
     chosen = _tokenizer(model, tokenizer)

@@ -173,5 +173,5 @@ def _fetched(reference: Reference, revision: str, patterns: Sequence[str]) -> Pa
         message = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"{reference.place}@{revision}: cannot be fetched from the Hub, and is no folder here "
-            f"({type(error).__name__}: {message[:200]})."
+            f"({type(error).__name__}: {message.partition('. ')[0][:200]})."
         ) from error

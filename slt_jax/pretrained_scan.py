@@ -63,6 +63,8 @@ def pretrained_scan(
     context = min(_CONTEXT, model.network.length) if context is None else context
     if not 2 <= context <= model.network.length:
         raise ValueError(f"--context: got {context}; this model takes sequences of 2 to {model.network.length} tokens.")
+    if sequences < 1:
+        raise ValueError(f"--sequences: got {sequences}; pass at least 1.")
     chosen = _tokenizer(model, tokenizer)
     vocabulary = model.network.vocabulary
     if chosen.vocabulary > vocabulary:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from slt_jax.models.neox import NeoX
 from slt_jax.spectroscopy.scan import Checkpoint, CheckpointError
 from slt_jax.storage.checkpoints import step_of
-from slt_jax.storage.pretrained import CONFIG, INDEX, TOKENIZER, WEIGHTS, read_network, read_params
+from slt_jax.storage.pretrained import CONFIG, INDEX, TOKENIZER, WEIGHTS, check_readable, read_network, read_params
 from slt_jax.types import PyTree
 
 #: How a reference begins.
@@ -70,7 +70,8 @@ def pretrained(text: str) -> Pretrained:
 
     Raises:
       ValueError: there is no such folder, repository or revision; it is no GPT-NeoX model; the architecture is not the
-        same throughout; two revisions are of one step; ``huggingface_hub`` is missing and needed.
+        same throughout; two revisions are of one step; a folder holds no safetensors; a library is missing that is
+        needed.
 
     >>> pretrained("hf:./nowhere")
     Traceback (most recent call last):
@@ -87,6 +88,8 @@ def pretrained(text: str) -> Pretrained:
                 f"{reference.place}: {revision} is of another architecture than {reference.revisions[0]}; measure "
                 "them one by one."
             )
+    for folder in folders:
+        check_readable(folder if reference.local else None)
     checkpoints = [
         _checkpoint(reference, revision, step, network)
         for step, revision in zip(steps, reference.revisions or ("",), strict=True)

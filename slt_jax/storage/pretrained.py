@@ -97,22 +97,41 @@ def read_params(folder: Path, network: NeoX, dtype: Any = np.float32) -> PyTree:
             raise ValueError(f"{folder}: {error}") from error
 
 
-@contextmanager
-def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
-    """The open file of each tensor, by its name."""
+def check_readable(folder: Path | None = None) -> None:
+    """Refuse what no weights could be read from, reading none of them.
+
+    Args:
+      folder: A folder to look at; ``None`` for what is installed only.
+
+    Raises:
+      ValueError: ``safetensors`` is not installed, or the folder holds no such files.
+    """
+    _library()
+    if folder is not None:
+        _weight_files(folder)
+
+
+def _library() -> Any:
     try:
-        from safetensors import SafetensorError, safe_open
+        import safetensors
     except ImportError as error:
         raise ValueError(
             "safetensors is not installed, which reads the weights: pip install 'slt_jax[hub]'."
         ) from error
+    return safetensors
+
+
+@contextmanager
+def _tensors(folder: Path) -> Iterator[dict[str, Any]]:
+    """The open file of each tensor, by its name."""
+    library = _library()
     paths = _weight_files(folder)
     with ExitStack() as stack:
         stored: dict[str, Any] = {}
         for path in paths:
             try:
-                file = stack.enter_context(safe_open(path, framework="numpy"))
-            except (SafetensorError, OSError) as error:
+                file = stack.enter_context(library.safe_open(path, framework="numpy"))
+            except (library.SafetensorError, OSError) as error:
                 raise ValueError(f"{path}: unreadable or cut short ({error}); fetch it again.") from error
             stored |= dict.fromkeys(file.keys(), file)
         yield stored

@@ -111,7 +111,7 @@ BAD = {
     "pickled weights": ({"model": "pickled"}, [], r"holds pytorch_model\.bin and no"),
     "a problem besides": ({}, ["--problem", "mine:problem"], "--problem: got 'mine:problem'; .* leave it out"),
     "no tokenizer": ({"settings": QUICK}, [], r"has no tokenizer\.json; pass --tokenizer FILE, or --tokenizer bytes"),
-    "a tokenizer that is not there": ({}, ["--tokenizer", "none.json"], r"tokenizer: none\.json: no such file"),
+    "a tokenizer that is not there": ({}, ["--tokenizer", "none.json"], r"tokenizer: none\.json: is no file"),
     "a context that is too long": ({}, ["--context", "33"], "--context: got 33; this model takes .* 2 to 32 tokens"),
     "a context without a next token": ({}, ["--context", "1"], "--context: got 1"),
     "no sequences": ({}, ["--sequences", "0"], "--sequences: got 0"),

@@ -125,10 +125,12 @@ def test_a_folder_without_text_is_refused(tmp_path):
 
 def test_a_dataset_is_read_text_by_text(tmp_path):
     pytest.importorskip("datasets")
-    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "train.jsonl").write_text('{"text": "one", "number": 1}\n{"text": "two", "number": 2}\n')
     assert list(dataset(str(tmp_path))) == ["one", "two"]
-    with pytest.raises(ValueError, match=r"has no column 'words'; there are \['text'\]"):
+    with pytest.raises(ValueError, match=r"has no column 'words'; there are \['number', 'text'\]"):
         next(dataset(str(tmp_path), column="words"))
+    with pytest.raises(ValueError, match="holds a int, no text"):
+        list(dataset(str(tmp_path), column="number"))
     with pytest.raises(ValueError, match=r"cannot be read \("):
         dataset(str(tmp_path / "nowhere"))
 

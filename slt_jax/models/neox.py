@@ -78,6 +78,9 @@ class NeoX(linen.Module):
       attention_bias: Whether the projections of attention have biases.
       tied: Whether logits are taken with the embedding itself.
 
+    Not to be believed to 1e-4 on accelerators as they are set by default, which multiply single precision in less:
+    there use ``jax.default_matmul_precision("highest")``.
+
     Source: Black et al. 2022 (arXiv 2204.06745); Su et al. 2021 (arXiv 2104.09864); Biderman et al. 2023 (Pythia,
     arXiv 2304.01373).
 
@@ -121,7 +124,7 @@ class NeoX(linen.Module):
                 f"tokens: sequences of {tokens.shape[1]}; this network was made for at most {self.length}."
             )
         stream = self.embed(tokens)
-        mask = linen.make_causal_mask(tokens)
+        mask = linen.make_causal_mask(tokens[:1])
         for block in self.block:
             stream = block(stream, mask)
         return self.norm(stream)
@@ -183,8 +186,8 @@ def _attended(rotary: int, base: float, query: Array, key: Array, value: Array, 
 
 
 def _turned(rotary: int, base: float, projected: Array) -> Array:
-    half = rotary // 2
-    angles = jnp.arange(projected.shape[1])[:, None] / base ** (jnp.arange(half) / half)[None]
+    frequencies = 1.0 / base ** (jnp.arange(0, rotary, 2) / rotary)
+    angles = jnp.arange(projected.shape[1])[:, None] * frequencies[None]
     cosine, sine = (function(angles)[None, :, None].astype(projected.dtype) for function in (jnp.cos, jnp.sin))
-    first, second, rest = jnp.split(projected, [half, rotary], axis=-1)
+    first, second, rest = jnp.split(projected, [rotary // 2, rotary], axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine, rest], axis=-1)

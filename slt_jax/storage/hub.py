@@ -17,9 +17,9 @@ PREFIX = "hf:"
 #: The revision of a repository where none is named.
 _DEFAULT = "main"
 _REPOSITORY = re.compile(r"[\w.\-]+/[\w.\-]+|[\w\-]+")
-#: Without shards these few are small, and say what a model is.
+#: Files that say what a model is, and those that hold it.
 _DESCRIPTION = (CONFIG, TOKENIZER)
-_WEIGHTS = (WEIGHTS, INDEX, "*.safetensors")
+_WEIGHTS = (WEIGHTS, INDEX, "model-*.safetensors")
 
 
 class Reference(NamedTuple):

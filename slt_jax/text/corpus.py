@@ -156,4 +156,7 @@ def _column(name: str, examples: Iterable[Any], column: str) -> Iterator[str]:
     for example in examples:
         if column not in example:
             raise ValueError(f"text: the dataset {name!r} has no column {column!r}; there are {sorted(example)}.")
+        if not isinstance(example[column], str):
+            kind = type(example[column]).__name__
+            raise ValueError(f"text: the column {column!r} of the dataset {name!r} holds a {kind}, no text.")
         yield example[column]

@@ -76,11 +76,11 @@ def read_tokenizer(path: Path | str) -> Tokenizer:
     >>> read_tokenizer("/nowhere/tokenizer.json")
     Traceback (most recent call last):
         ...
-    ValueError: tokenizer: /nowhere/tokenizer.json: no such file.
+    ValueError: tokenizer: /nowhere/tokenizer.json: is no file; pass a tokenizer.json.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"tokenizer: {path}: no such file.")
+        raise ValueError(f"tokenizer: {path}: is no file; pass a tokenizer.json.")
     library = _library()
     # looked at first, because all that the library itself raises is Exception
     try:

@@ -13,8 +13,8 @@ from slt_jax.problem import Problem
 from slt_jax.spectroscopy import Checkpoint, Subject
 from slt_jax.types import PyTree
 
-#: Sequences of the built-in text that come from files of their own; where more are asked for, each file gives more.
-_FILES = 500
+#: Files of the built-in text that sequences come from at least, where so many are asked for.
+_FILES = 200
 _CONTEXT = 128
 #: The tokenizer that is asked for by this name instead of a file.
 _BYTES = "bytes"

@@ -1,6 +1,6 @@
 """What is on disk: checkpoints (Orbax), published models (safetensors), histories and readings (Zarr), whose (JSON)."""
 
-from slt_jax.storage.checkpoints import checkpoints_in, list_checkpoints, load_checkpoint, save_checkpoints, step_of
+from slt_jax.storage.checkpoints import checkpoints_in, list_checkpoints, load_checkpoint, save_checkpoints
 from slt_jax.storage.datasets import (
     read_history,
     read_readings,
@@ -33,7 +33,6 @@ __all__ = [
     "read_transitions",
     "readings_tree",
     "save_checkpoints",
-    "step_of",
     "trace_dataset",
     "write_history",
     "write_readings",

@@ -33,7 +33,7 @@ def byte_tokenizer() -> Tokenizer:
     >>> tokenizer.encode("λ=1").tolist(), tokenizer.decode(tokenizer.encode("λ=1"))
     ([206, 187, 61, 49], 'λ=1')
     """
-    return Tokenizer(partial(_encode_bytes), partial(_decode_bytes), _BYTES)
+    return Tokenizer(_encode_bytes, _decode_bytes, _BYTES)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:

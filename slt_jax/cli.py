@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from slt_jax.cli_truth import add_truth
+
 _EXAMPLES = """examples:
   slt-jax demo                                    the default study: a deep linear network learns a hierarchy
   slt-jax demo digits --out digits --seed 1       a Flax network learns handwritten digits
@@ -16,6 +18,7 @@ _EXAMPLES = """examples:
   slt-jax scan checkpoints --problem mine.run:problem --out readings
   slt-jax scan checkpoints --problem mine.run:problem --out more --probes llc,flow,dos
   slt-jax scan checkpoints --problem mine.run:problem --out heads --restrictions heads,blocks
+  slt-jax scan hf:EleutherAI/pythia-14m@step1000,step2000 --out pythia --restrictions heads
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
 
@@ -70,21 +73,23 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.html again from what is in a folder")
     report.add_argument("folder", type=Path, metavar="DIR")
     report.set_defaults(run=_report)
-    _add_truth(commands)
+    add_truth(commands)
     return parser
 
 
 def _add_scan(commands: argparse._SubParsersAction) -> None:
     scan = commands.add_parser(
         "scan",
-        help="measure your own Orbax checkpoints",
+        help="measure your own Orbax checkpoints, or a pretrained language model",
         description="Measure at every checkpoint of a training run. PKG.MOD:FUNC is called without arguments and "
-        "returns a slt_jax.Problem, or a pair of it and a dict of 'sublosses', 'concepts', 'restrictions', 'relabel'.",
+        "returns a slt_jax.Problem, or a pair of it and a dict of 'sublosses', 'concepts', 'restrictions', 'relabel'. "
+        "A GPT-NeoX model (Pythia), hf:FOLDER@step0,step1000 or hf:OWNER/NAME@step0,step1000, brings its own problem: "
+        "the loss of each token of a text.",
         epilog="example:\n  slt-jax scan runs/7/checkpoints --problem mine.run:problem --out readings --draws 500",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    scan.add_argument("checkpoints", type=Path, metavar="CHECKPOINTS", help="folder of Orbax checkpoints by step")
-    scan.add_argument("--problem", required=True, metavar="PKG.MOD:FUNC")
+    scan.add_argument("checkpoints", metavar="CHECKPOINTS", help="folder of Orbax checkpoints by step, or hf:MODEL")
+    scan.add_argument("--problem", metavar="PKG.MOD:FUNC", help="whose Orbax checkpoints they are")
     scan.add_argument("--out", type=Path, required=True, help="output folder")
     scan.add_argument("--probes", default="llc", help=f"comma-separated, among {', '.join(PROBES)} (default: llc)")
     scan.add_argument(
@@ -102,31 +107,12 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     scan.add_argument(
         "--together", type=int, help="restrictions of one shape in one program (default: 1 on CPU, else 8)"
     )
+    language = scan.add_argument_group("pretrained language models")
+    language.add_argument("--text", help="file, folder, or hf:DATASET (default: Python's own standard library)")
+    language.add_argument("--sequences", type=int, help="of text, the examples of the loss (default: 128)")
+    language.add_argument("--context", type=int, help="tokens of a sequence (default: 128)")
+    language.add_argument("--tokenizer", help="a tokenizer.json, or bytes (default: the model's own)")
     scan.set_defaults(run=_scan)
-
-
-def _add_truth(commands: argparse._SubParsersAction) -> None:
-    truth = commands.add_parser("truth", help="print an exact learning coefficient and where it comes from")
-    families = truth.add_subparsers(dest="families", required=True, metavar="FAMILY")
-    linear = families.add_parser("dln", help="deep linear network: slt-jax truth dln 8 10 8 --rank 3")
-    linear.add_argument("widths", type=int, nargs="+", metavar="WIDTH")
-    linear.add_argument("--rank", type=int, required=True)
-    linear.set_defaults(run=_truth_deep_linear)
-    crossing = families.add_parser("crossing", help="normal crossing prod w^2k: slt-jax truth crossing 1 1")
-    crossing.add_argument("exponents", type=int, nargs="+", metavar="K")
-    crossing.set_defaults(run=_truth_crossing)
-    regression = families.add_parser("rrr", help="reduced-rank regression: slt-jax truth rrr 5 3 5 --rank 0")
-    regression.add_argument("widths", type=int, nargs=3, metavar="WIDTH", help="inputs, hidden, outputs")
-    regression.add_argument("--rank", type=int, required=True)
-    regression.set_defaults(run=_truth_reduced_rank)
-    toy = families.add_parser("superposition", help="toy model of superposition: slt-jax truth superposition 5+")
-    toy.add_argument("phase", metavar="PHASE", help="4--, 4+-, 4++, 5-, 5+ or 6: corners, other features")
-    toy.set_defaults(run=_truth_superposition)
-    ideal = families.add_parser("newton", help="sum of squares of polynomials: slt-jax truth newton xy 'x^2 - y^3'")
-    ideal.add_argument("variables", metavar="VARIABLES", help="names of the coordinates: xy, or v,w with commas")
-    ideal.add_argument("polynomials", nargs="+", metavar="POLYNOMIAL")
-    ideal.add_argument("--singular", action="store_true", help="bound it from below too (needs Singular)")
-    ideal.set_defaults(run=_truth_newton)
 
 
 def studies() -> list[str]:
@@ -157,16 +143,20 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     from slt_jax.progress import shown
-    from slt_jax.spectroscopy.subject import as_subject
-    from slt_jax.user_code import call_user
     from slt_jax.workflow import run_scan
 
-    subject = as_subject(call_user(options.problem))
+    language = {name: getattr(options, name) for name in ("text", "sequences", "context", "tokenizer")}
+    given = {name: value for name, value in language.items() if value is not None}
+    if options.checkpoints.startswith("hf:"):
+        subject, checkpoints, source = _pretrained(options.checkpoints, options.problem, given)
+    else:
+        subject, checkpoints, source = _own(Path(options.checkpoints), options.problem, given)
     probes = _probes(options.probes, vars(options))
     with shown() as reporter:
         outcome = run_scan(
             subject,
-            options.checkpoints,
+            checkpoints,
+            source,
             options.out,
             options.seed,
             probes,
@@ -177,6 +167,33 @@ def _scan(options: argparse.Namespace) -> int:
             options.together,
         )
     return _finish(outcome)
+
+
+def _own(folder: Path, problem: str | None, language: dict) -> tuple:
+    from slt_jax import storage
+    from slt_jax.spectroscopy.subject import as_subject
+    from slt_jax.user_code import call_user
+
+    if problem is None:
+        raise ValueError(
+            "--problem: got none; pass PKG.MOD:FUNC, whose checkpoints these are, or hf:MODEL as CHECKPOINTS."
+        )
+    if language:
+        raise ValueError(
+            f"--{next(iter(language))}: is for hf:MODEL; the problem of Orbax checkpoints has its own data."
+        )
+    subject = as_subject(call_user(problem))
+    return subject, storage.checkpoints_in(folder, subject.problem.params), str(folder.resolve())
+
+
+def _pretrained(reference: str, problem: str | None, language: dict) -> tuple:
+    from slt_jax.pretrained_scan import pretrained_scan
+
+    if problem is not None:
+        raise ValueError(
+            f"--problem: got {problem!r}; {reference} brings its own, the loss of each token: leave it out."
+        )
+    return pretrained_scan(reference, **language)
 
 
 def _probes(names: str, options: dict) -> dict:
@@ -196,53 +213,6 @@ def _report(options: argparse.Namespace) -> int:
     from slt_jax.report import write_report
 
     print(write_report(options.folder))
-    return 0
-
-
-def _truth_deep_linear(options: argparse.Namespace) -> int:
-    from slt_jax import truths
-
-    return _print_truth(truths.deep_linear(options.widths, options.rank))
-
-
-def _truth_crossing(options: argparse.Namespace) -> int:
-    from slt_jax import truths
-
-    return _print_truth(truths.normal_crossing(options.exponents))
-
-
-def _truth_reduced_rank(options: argparse.Namespace) -> int:
-    from slt_jax import truths
-
-    inputs, hidden, outputs = options.widths
-    return _print_truth(truths.reduced_rank(inputs, hidden, outputs, options.rank))
-
-
-def _truth_superposition(options: argparse.Namespace) -> int:
-    from slt_jax import truths
-
-    return _print_truth(truths.superposition(options.phase))
-
-
-def _truth_newton(options: argparse.Namespace) -> int:
-    from slt_jax import truths
-
-    names = options.variables.split(",") if "," in options.variables else options.variables
-    if options.singular:
-        try:
-            return _print_truth(truths.singular_lct(options.polynomials, names))
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
-    return _print_truth(truths.newton_ideal([truths.polynomial(text, names) for text in options.polynomials]))
-
-
-def _print_truth(truth) -> int:  # type: ignore[no-untyped-def]
-    multiplicity = "unknown" if truth.multiplicity is None else truth.multiplicity
-    print(f"learning coefficient  {truth.learning_coefficient} = {float(truth.learning_coefficient):.6g}")
-    print(f"multiplicity          {multiplicity}")
-    print(f"source                {truth.source}")
-    if not getattr(truth, "exact", True):
-        print("not exact             a bound, or not proven: the source says which")
     return 0
 
 

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from slt_jax.workflow import Reporter
+from slt_jax.measuring import Reporter
 
 
 @contextmanager

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
 from slt_jax import storage
-from slt_jax.account import phases_of, settings_of, write_account
-from slt_jax.report import write_report
+from slt_jax.account import settings_of
+from slt_jax.measuring import Outcome, Reporter, Scope, measure_and_report
 from slt_jax.spectroscopy import (
-    Cell,
     Checkpoint,
     CheckpointError,
     History,
@@ -23,50 +22,15 @@ from slt_jax.spectroscopy import (
     content,
     detect_phases,
     recorder_of,
-    scan,
     select_restrictions,
-    transitions,
 )
 from slt_jax.spectroscopy.recorder import measure
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK, check_subject, parts
-from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.studies.study import Study, train, training_mark
 from slt_jax.truths.truth import Truth
 
-
-class Reporter(Protocol):
-    """Shows what is being done: ``reporter(stage, done, total, detail)``."""
-
-    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
-
-
-class Scope(NamedTuple):
-    """Probes, and where they are pointed: names of restrictions and of sublosses."""
-
-    probes: Mapping[str, Probe]
-    restrictions: Sequence[str]
-    sublosses: Sequence[str]
-
-
-class Outcome(NamedTuple):
-    """What came of a run.
-
-    Attributes:
-      report: The report that was written.
-      unhealthy: Cells whose verdict is not green, as ``(place, explanation)``.
-      failed: Cells without a reading, as ``(place, reason)``.
-      readings: Number of readings.
-    """
-
-    report: Path
-    unhealthy: list[tuple[str, str]]
-    failed: list[tuple[str, str]]
-    readings: int
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every reading is there and healthy, else 1."""
-        return 1 if self.unhealthy or self.failed else 0
+#: Characters of the source in the title of a report: a published model may be named with a hundred revisions.
+_TITLE = 60
 
 
 def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: str = "") -> Outcome:
@@ -110,7 +74,7 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
         "command": command,
         "settings": settings_of(probes),
     }
-    return _measure(
+    return measure_and_report(
         scan_key,
         study.subject,
         checkpoints,
@@ -128,7 +92,8 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
 
 def run_scan(
     subject: Subject,
-    folder: Path,
+    checkpoints: Sequence[Checkpoint],
+    source: str,
     out: Path,
     seed: int,
     probes: Mapping[str, Probe],
@@ -142,7 +107,8 @@ def run_scan(
 
     Args:
       subject: What is measured.
-      folder: Orbax checkpoints, in folders named by their step.
+      checkpoints: Where, in the order of their steps.
+      source: What they are checkpoints of: a folder, or the name of a published model.
       out: Output folder.
       seed: Of the chains.
       probes: By name.
@@ -153,30 +119,29 @@ def run_scan(
       together: Restrictions of one shape that are measured side by side, as for ``scan``.
 
     Raises:
-      ValueError: the subject breaks its contract, a name is unknown, there are no checkpoints, or the folder belongs
-        to another study (``FolderError``).
+      ValueError: the subject breaks its contract, a name is unknown, or the folder belongs to another study
+        (``FolderError``).
     """
     check_subject(subject)
     check_together(together)
     selected, restrictions = select_restrictions(subject, restrictions)
     sublosses = list(sublosses or parts(subject))
     check_scan(selected, probes, restrictions, sublosses)
-    checkpoints = storage.checkpoints_in(folder, subject.problem.params)
-    identity = {"study": "scan", "checkpoints": str(folder.resolve()), "seed": seed}
+    identity = {"study": "scan", "checkpoints": source, "seed": seed}
     storage.claim(out, {**identity, **content(subject, probes)})
     history = _history_of(subject, checkpoints, reporter)
     if history is not None:
         storage.write_history(out, history)
     extra = {
-        "title": f"Readings of {folder.resolve().name}",
-        "summary": f"Every checkpoint in {folder.resolve()}, measured where it stands.",
+        "title": f"Readings of {source.rpartition('/')[2][:_TITLE]}",
+        "summary": f"Every checkpoint in {source}, measured where it stands.",
         "expected_order": (),
         "command": command,
         "settings": settings_of(probes),
     }
     key = jax.random.split(jax.random.key(seed))[1]
     scopes = [Scope(probes, restrictions, sublosses)]
-    return _measure(key, selected, checkpoints, scopes, out, reporter, history, {}, extra, together)
+    return measure_and_report(key, selected, checkpoints, scopes, out, reporter, history, {}, extra, together)
 
 
 def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> History:
@@ -227,74 +192,3 @@ def _history_of(subject: Subject, checkpoints: Sequence[Checkpoint], reporter: R
 
 def _stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-
-
-def _measure(
-    key: jax.Array,
-    subject: Subject,
-    checkpoints: Sequence[Checkpoint],
-    scopes: Sequence[Scope],
-    out: Path,
-    reporter: Reporter,
-    history: History | None,
-    exact: Mapping[int, Truth],
-    extra: Mapping[str, Any],
-    together: int | None = None,
-) -> Outcome:
-    cells: list[Cell] = []
-    total = sum(len(checkpoints) * len(one.probes) * len(one.restrictions) * len(one.sublosses) for one in scopes)
-    finished = storage.FinishedReadings(out)
-    dims = {name: probe.dims for one in scopes for name, probe in one.probes.items()}
-    try:
-        for probes, restrictions, sublosses in scopes:
-            where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
-            where["together"] = together
-            for cell in scan(key, subject, checkpoints, probes, **where):
-                cells.append(cell)
-                place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
-                reporter("Measuring", len(cells), total, place)
-    finally:
-        # also after Ctrl-C: what is finished is readable
-        if cells:
-            storage.write_readings(out, cells, exact, dims)
-    _locate(key, subject, checkpoints, out, reporter, history)
-    reporter("Reporting", 0, 1)
-    write_account(out, history, cells, exact, extra)
-    report = write_report(out)
-    reporter("Reporting", 1, 1)
-    return _outcome(report, cells)
-
-
-def _locate(
-    key: jax.Array,
-    subject: Subject,
-    checkpoints: Sequence[Checkpoint],
-    out: Path,
-    reporter: Reporter,
-    history: History | None,
-) -> None:
-    """Where each transition lives, unless the folder says so already."""
-    phases = phases_of(history)[1]
-    if phases is None or not len(phases.transitions):
-        return
-    mark = transitions_mark(key, subject, phases, checkpoints)
-    if storage.read_transitions(out, mark) is not None:
-        return
-    found = []
-    for transition in transitions(key, subject, phases, checkpoints):
-        found.append(transition)
-        reporter("Locating", len(found), len(phases.transitions), f"transition at step {transition.step}")
-    storage.write_transitions(out, found, mark)
-
-
-def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:
-    def place(cell: Cell) -> str:
-        return f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
-
-    measured = [(cell, cell.reading) for cell in cells if cell.reading is not None]
-    return Outcome(
-        report=report,
-        unhealthy=[(place(cell), str(reading["explanation"])) for cell, reading in measured if not reading["healthy"]],
-        failed=[(place(cell), cell.error) for cell in cells if cell.error is not None],
-        readings=len(measured),
-    )

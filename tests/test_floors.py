@@ -31,6 +31,7 @@ FLOORS = {
     "models": 6,
     "adapters": 6,
     "flax": 6,
+    "text": 6,
     "sampling": 7,
     "estimators": 8,
     "substructure": 8,
@@ -43,11 +44,14 @@ FLOORS = {
     "report": 12,
     "account": 12,  # what study.json says
     "plots": 11,
-    "workflow": 13,  # from a study to an output folder: what the command line shows and starts
-    "progress": 14,
-    "user_code": 14,
-    "cli": 15,
-    "__main__": 16,
+    "measuring": 13,  # the end of every study and scan
+    "workflow": 14,  # from a study to an output folder: what the command line shows and starts
+    "progress": 15,
+    "user_code": 15,
+    "pretrained_scan": 15,  # a scan of a published model, which brings its own loss
+    "cli_truth": 15,
+    "cli": 16,
+    "__main__": 17,
 }
 
 #: Where a heavy library may be imported at all (paths inside the package), and whether only inside functions.
@@ -65,6 +69,10 @@ HEAVY = {
     "numpyro": (("adapters/*", "samplers/*"), True),
     "matfree": (("adapters/*", "curvature/*"), True),
     "pymbar": (("adapters/*",), True),
+    "safetensors": (("storage/pretrained*",), True),
+    "huggingface_hub": (("storage/hub*",), True),
+    "tokenizers": (("text/tokenizers*",), True),
+    "datasets": (("text/corpus*",), True),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""What a study leaves on disk: checkpoints (Orbax), histories and readings (Zarr), and whose they are (JSON)."""
+"""What is on disk: checkpoints (Orbax), published models (safetensors), histories and readings (Zarr), whose (JSON)."""
 
 from slt_jax.storage.checkpoints import checkpoints_in, list_checkpoints, load_checkpoint, save_checkpoints
 from slt_jax.storage.datasets import (
@@ -10,15 +10,23 @@ from slt_jax.storage.datasets import (
     write_readings,
 )
 from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
+from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
 from slt_jax.storage.localities import read_transitions, write_transitions
+from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
 
 __all__ = [
+    "PREFIX",
+    "TOKENIZER",
     "FinishedReadings",
     "FolderError",
+    "Pretrained",
     "checkpoints_in",
     "claim",
     "list_checkpoints",
     "load_checkpoint",
+    "load_pretrained",
+    "pretrained",
+    "read_config",
     "read_history",
     "read_readings",
     "read_study",

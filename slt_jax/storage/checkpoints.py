@@ -50,9 +50,8 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
         raise ValueError(f"checkpoints: {folder} is itself one checkpoint; pass the folder above it.")
     found: dict[int, Path] = {}
     for entry in sorted(folder.iterdir()):
-        match = _STEP.match(entry.name)
-        if entry.is_dir() and match:
-            step = int(match.group(1) or match.group(2))
+        step = step_of(entry.name)
+        if entry.is_dir() and step is not None:
             if step in found:
                 raise ValueError(
                     f"checkpoints: {found[step].name!r} and {entry.name!r} are both step {step}; remove one."
@@ -63,6 +62,16 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
             f"checkpoints: {folder} holds no checkpoint; expected folders named by their step, as '300' or 'step_300'."
         )
     return dict(sorted(found.items()))
+
+
+def step_of(name: str) -> int | None:
+    """The training step that a name says, or ``None``.
+
+    >>> [step_of(name) for name in ("300", "step_300", "checkpoint-300", "step1000", "main")]
+    [300, 300, 300, 1000, None]
+    """
+    match = _STEP.match(name)
+    return int(match.group(1) or match.group(2)) if match else None
 
 
 def load_checkpoint(path: Path, template: PyTree) -> PyTree:

@@ -1,0 +1,134 @@
+"""Points probes at checkpoints, writes what they read, and reports: the end of every study and scan."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from slt_jax import storage
+from slt_jax.account import phases_of, write_account
+from slt_jax.report import write_report
+from slt_jax.spectroscopy import Cell, Checkpoint, History, Probe, Subject, scan, transitions
+from slt_jax.spectroscopy.transitions import transitions_mark
+from slt_jax.truths.truth import Truth
+
+
+class Reporter(Protocol):
+    """Shows what is being done: ``reporter(stage, done, total, detail)``."""
+
+    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+class Scope(NamedTuple):
+    """Probes, and where they are pointed: names of restrictions and of sublosses."""
+
+    probes: Mapping[str, Probe]
+    restrictions: Sequence[str]
+    sublosses: Sequence[str]
+
+
+class Outcome(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+      report: The report that was written.
+      unhealthy: Cells whose verdict is not green, as ``(place, explanation)``.
+      failed: Cells without a reading, as ``(place, reason)``.
+      readings: Number of readings.
+    """
+
+    report: Path
+    unhealthy: list[tuple[str, str]]
+    failed: list[tuple[str, str]]
+    readings: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every reading is there and healthy, else 1."""
+        return 1 if self.unhealthy or self.failed else 0
+
+
+def measure_and_report(
+    key: jax.Array,
+    subject: Subject,
+    checkpoints: Sequence[Checkpoint],
+    scopes: Sequence[Scope],
+    out: Path,
+    reporter: Reporter,
+    history: History | None,
+    exact: Mapping[int, Truth],
+    extra: Mapping[str, Any],
+    together: int | None = None,
+) -> Outcome:
+    """Take every reading that is missing in a folder, find where its transitions live, and write the report.
+
+    Args:
+      key: Of the chains.
+      subject: What is measured.
+      checkpoints: Where.
+      scopes: With which probes, in which restrictions, on which sublosses.
+      out: The folder, claimed before.
+      reporter: Shows progress.
+      history: Losses and concepts by step, where there are any.
+      exact: Exactly known values by step.
+      extra: Title, summary and other entries of ``study.json``.
+      together: As for ``scan``.
+    """
+    cells: list[Cell] = []
+    total = sum(len(checkpoints) * len(one.probes) * len(one.restrictions) * len(one.sublosses) for one in scopes)
+    finished = storage.FinishedReadings(out)
+    dims = {name: probe.dims for one in scopes for name, probe in one.probes.items()}
+    try:
+        for probes, restrictions, sublosses in scopes:
+            where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
+            where["together"] = together
+            for cell in scan(key, subject, checkpoints, probes, **where):
+                cells.append(cell)
+                place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
+                reporter("Measuring", len(cells), total, place)
+    finally:
+        # also after Ctrl-C: what is finished is readable
+        if cells:
+            storage.write_readings(out, cells, exact, dims)
+    _locate(key, subject, checkpoints, out, reporter, history)
+    reporter("Reporting", 0, 1)
+    write_account(out, history, cells, exact, extra)
+    report = write_report(out)
+    reporter("Reporting", 1, 1)
+    return _outcome(report, cells)
+
+
+def _locate(
+    key: jax.Array,
+    subject: Subject,
+    checkpoints: Sequence[Checkpoint],
+    out: Path,
+    reporter: Reporter,
+    history: History | None,
+) -> None:
+    """Where each transition lives, unless the folder says so already."""
+    phases = phases_of(history)[1]
+    if phases is None or not len(phases.transitions):
+        return
+    mark = transitions_mark(key, subject, phases, checkpoints)
+    if storage.read_transitions(out, mark) is not None:
+        return
+    found = []
+    for transition in transitions(key, subject, phases, checkpoints):
+        found.append(transition)
+        reporter("Locating", len(found), len(phases.transitions), f"transition at step {transition.step}")
+    storage.write_transitions(out, found, mark)
+
+
+def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:
+    def place(cell: Cell) -> str:
+        return f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
+
+    measured = [(cell, cell.reading) for cell in cells if cell.reading is not None]
+    return Outcome(
+        report=report,
+        unhealthy=[(place(cell), str(reading["explanation"])) for cell, reading in measured if not reading["healthy"]],
+        failed=[(place(cell), cell.error) for cell in cells if cell.error is not None],
+        readings=len(measured),
+    )

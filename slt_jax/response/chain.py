@@ -17,7 +17,7 @@ from slt_jax.estimators.planning import DRAW_FRICTION
 from slt_jax.polish import read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
-from slt_jax.sampling import Moments, check_batch_size, check_sampler, check_schedule, sample
+from slt_jax.sampling import Fold, Moments, check_batch_size, check_sampler, check_schedule, sample
 from slt_jax.types import Array, Key, PyTree
 
 #: Draws of each chain, steps before them, and steps from one to the next: a draw costs a look at all examples, and
@@ -38,12 +38,13 @@ class Watched(NamedTuple):
     """What a run of chains gave.
 
     Attributes:
-      observed: What ``observe(params)`` returned, leading axes ``(chain, draw)``.
+      observed: What ``observe(params)`` returned, or a fold recorded in its place, leading axes ``(chain, draw)``.
       excess: ``L(w) - L(w*)`` on the batch of the step, nats, shape ``(chain, draw)``.
       mean: Mean of ``z`` over all draws, a tree like ``z``.
       variance: Variance of each entry of ``z``, a tree like ``z``.
       ess: Effective draws that nine in ten of the observed series have at least, shape ``()``.
       health: The verdict that ``llc`` would give on the same draws.
+      folded: What a fold has kept of the same draws, or ``()``.
     """
 
     observed: PyTree
@@ -52,6 +53,7 @@ class Watched(NamedTuple):
     variance: PyTree
     ess: Array
     health: Health
+    folded: PyTree = ()
 
 
 def watch(
@@ -63,6 +65,8 @@ def watch(
     sampler: Sampler | None = None,
     *,
     fixed: bool = True,
+    fold: Fold | None = None,
+    batch_key: Key | None = None,
 ) -> Watched:
     """Burn in as ``calibrate`` does, then draw, looking at each draw with ``observe``.
 
@@ -78,6 +82,8 @@ def watch(
       schedule: Whole numbers.
       sampler: Run as it is; default the one that ``calibrate`` finds, with the friction of draws.
       fixed: Whether the length is; always so with a sampler given.
+      fold: What to keep of what is seen (``slt_jax.sampling.Fold``): of the draws that are kept, counted from 0.
+      batch_key: Gives the batches of all draws, step by step, whatever the posterior: chains that share it share them.
 
     Returns:
       What was seen, with the verdict.
@@ -85,11 +91,12 @@ def watch(
     if sampler is None and schedule.batch_size is not None:
         posterior = with_control_variates(posterior, data)
     lengths = (1,) if fixed or sampler is not None or tree.is_traced((key, posterior, data)) else LENGTHS
-    begin = partial(_begin, key, posterior, data, schedule, sampler)
+    begin = partial(_begin, key, posterior, data, schedule, sampler, batch_key)
     ready = begin(1.0)
     run_key = jax.random.fold_in(key, 1)
     for number, length in enumerate(lengths):
-        seen, state = _run(jax.random.fold_in(run_key, number), posterior, data, observe, schedule, ready, length)
+        keys = _Keys(jax.random.fold_in(run_key, number), _part(batch_key, number + 1))
+        seen, state = _run(keys, posterior, data, observe, schedule, ready, length, fold)
         if number == len(lengths) - 1 or bool(sound(seen.health, seen.ess) & (seen.ess >= ENOUGH)):
             break
         too_hot = bool((seen.health.diverged > 0) | seen.health.overheated)
@@ -105,12 +112,30 @@ class _Ready(NamedTuple):
     bracket: Array
 
 
+class _Keys(NamedTuple):
+    """Of the chains, and of the batches where they are shared."""
+
+    own: Key
+    batches: Key | None
+
+
+def _part(key: Key | None, number: int) -> Key | None:
+    return key if key is None else jax.random.fold_in(key, number)
+
+
 def _begin(
-    key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, sampler: Sampler | None, fraction: float
+    key: Key,
+    posterior: LocalPosterior,
+    data: PyTree,
+    schedule: Schedule,
+    sampler: Sampler | None,
+    batch_key: Key | None,
+    fraction: float,
 ) -> _Ready:
     key, chains, batch_size = jax.random.fold_in(key, 0), schedule.chains, schedule.batch_size
     if sampler is not None:
         go = partial(sample, draws=1, chains=chains, burnin=schedule.burnin, batch_size=batch_size)
+        go = partial(go, batch_key=_part(batch_key, 0))
         return _Ready(sampler, go(key, sampler, posterior, data).state, jnp.asarray(False))
     steps = dict(chains=chains, burnin=schedule.burnin)
     found = calibrate(key, posterior, data, **steps, batch_size=batch_size, fraction=fraction)
@@ -119,10 +144,17 @@ def _begin(
 
 
 def _run(
-    key: Key, posterior: LocalPosterior, data: PyTree, observe: Partial, schedule: Schedule, ready: _Ready, length: int
+    keys: _Keys,
+    posterior: LocalPosterior,
+    data: PyTree,
+    observe: Partial,
+    schedule: Schedule,
+    ready: _Ready,
+    length: int,
+    fold: Fold | None,
 ) -> tuple[Watched, PyTree]:
     """So many stretches, of whose draws one in so many is kept: no length needs a program of its own."""
-    draw_key, heat_key = jax.random.split(key)
+    draw_key, heat_key = jax.random.split(keys.own)
     batch_size, state = schedule.batch_size, ready.state
     go = partial(
         sample,
@@ -137,11 +169,16 @@ def _run(
         moments=True,
     )
     pieces, moments = [], []
+    add = None if fold is None else fold.add
     for stretch in range(length):
-        trace = go(jax.random.fold_in(draw_key, stretch), start=state)
+        if fold is not None:
+            fold = Fold(fold.begin, Partial(_kept, add, stretch, length, schedule.draws))
+        trace = go(jax.random.fold_in(draw_key, stretch), start=state, fold=fold, batch_key=_part(keys.batches, stretch))
         state = trace.state
         moments.append(trace.moments)
-        pieces.append(jax.tree.map(lambda leaf: leaf[:, ::length], trace._replace(state=(), moments=())))
+        fold = fold if fold is None else fold._replace(begin=trace.folded)
+        whole = trace._replace(state=(), moments=(), folded=())
+        pieces.append(jax.tree.map(lambda leaf: leaf[:, ::length], whole))
     joined = pieces[0]
     if length > 1:
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, : schedule.draws], *pieces)
@@ -152,7 +189,17 @@ def _run(
     evidence = Evidence(bracket=ready.bracket, heating=heating, height=read_height(posterior, data), resolution=True)
     # what was observed is no part of the verdict
     health = _examine(joined._replace(observables=()), posterior, evidence)
-    return Watched(joined.observables, joined.excess, mean, variance, _effective(joined.observables), health), state
+    ess = _effective(joined.observables)
+    folded = () if fold is None else fold.begin
+    return Watched(joined.observables, joined.excess, mean, variance, ess, health, folded), state
+
+
+def _kept(
+    add: Partial, stretch: int, length: int, draws: int, kept: PyTree, seen: PyTree, draw: Array
+) -> tuple[PyTree, PyTree]:
+    """A draw of a stretch by its number among those that are kept, or as none where it is not."""
+    number = stretch * (-(-draws // length)) + draw // length
+    return add(kept, seen, jnp.where((draw >= 0) & (draw % length == 0) & (number < draws), number, -1))
 
 
 @jax.jit
@@ -220,15 +267,44 @@ def schedule_for(
     return Schedule(**given, batch_size=None if batch_size == count else batch_size)
 
 
-def losses_at(loss_fn: Partial, data: PyTree, center: Array, params: PyTree) -> Array:
+class Looked(NamedTuple):
+    """Examples that are looked at.
+
+    Attributes:
+      loss_fn: Of these examples.
+      data: The examples.
+      center: Their losses at the centre, ``(n,)``, ``(n, T)`` or ``()``, nats.
+      chunk: How many are looked at at a time, one number, ``tree.Static``.
+    """
+
+    loss_fn: Partial
+    data: PyTree
+    center: Array
+    chunk: tree.Static
+
+
+def losses_at(looked: Looked, params: PyTree) -> Array:
     """Losses of all of the data less those at the centre, ``(n,)`` or ``(n, T)``, nats, in at least float32."""
-    return tree.at_least_float32(loss.at_center(loss_fn, params, data, reduce=jnp.asarray)) - center
+    [chunk] = looked.chunk.value
+    losses = loss.at_center(looked.loss_fn, params, looked.data, jnp.asarray, chunk)
+    return tree.at_least_float32(losses) - looked.center
+
+
+def placed(loss_fn: Partial, data: PyTree, center: PyTree, copies: int) -> Looked:
+    """A loss, its examples and its values at the centre, which are taken away before anything is rounded.
+
+    Args:
+      loss_fn, data, center: What is looked at, and where its values are taken away.
+      copies: At how many parameters it will be looked at side by side: their forward passes share the memory.
+    """
+    data = jax.tree.map(jnp.asarray, data)
+    chunk = tree.Static((loss.chunk_for(loss_fn, center, data, copies),))
+    return _placed(Looked(loss_fn, data, jnp.zeros(()), chunk), center)
 
 
 @jax.jit
-def placed(loss_fn: Partial, data: PyTree, center: PyTree) -> tuple[Partial, PyTree, Array]:
-    """A loss, its examples and its values at the centre, which are taken away before anything is rounded."""
-    return loss_fn, data, losses_at(loss_fn, data, jnp.zeros(()), center)
+def _placed(looked: Looked, center: PyTree) -> Looked:
+    return looked._replace(center=losses_at(looked, center))
 
 
 _examine = jax.jit(examine)

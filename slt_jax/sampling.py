@@ -92,8 +92,8 @@ def sample(
 
     The keys follow one rule, so that a chain can be repeated by hand: ``jax.random.split(key, chains)`` gives a key to
     each chain, ``split`` of that gives ``(init_key, run_key)``, and step ``t`` (burn-in included) uses
-    ``step_keys(run_key, t)``. A ``batch_key`` takes the place of the run keys where batches are drawn, and nowhere else:
-    with ``jax.random.split(batch_key, chains)`` for them, and the same rule.
+    ``step_keys(run_key, t)``. Where there is a ``batch_key``, batches come by the same rule from
+    ``jax.random.split(batch_key, chains)`` in place of the run keys, and moves as before.
 
     Args:
       key: A typed key.

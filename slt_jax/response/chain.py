@@ -1,5 +1,6 @@
 """Chains that are watched: burnt in by rule, and something recorded at each draw, beside the verdict on the chains."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from slt_jax import diagnostics, loss, tree
+from slt_jax import diagnostics, tree
 from slt_jax.estimators import Evidence, Health, Schedule, calibrate, examine
 from slt_jax.estimators.dynamics import sampler_for
 from slt_jax.estimators.heating import read_heating
@@ -173,7 +174,9 @@ def _run(
     for stretch in range(length):
         if fold is not None:
             fold = Fold(fold.begin, Partial(_kept, add, stretch, length, schedule.draws))
-        trace = go(jax.random.fold_in(draw_key, stretch), start=state, fold=fold, batch_key=_part(keys.batches, stretch))
+        trace = go(
+            jax.random.fold_in(draw_key, stretch), start=state, fold=fold, batch_key=_part(keys.batches, stretch)
+        )
         state = trace.state
         moments.append(trace.moments)
         fold = fold if fold is None else fold._replace(begin=trace.folded)
@@ -267,46 +270,6 @@ def schedule_for(
     return Schedule(**given, batch_size=None if batch_size == count else batch_size)
 
 
-class Looked(NamedTuple):
-    """Examples that are looked at.
-
-    Attributes:
-      loss_fn: Of these examples.
-      data: The examples.
-      center: Their losses at the centre, ``(n,)``, ``(n, T)`` or ``()``, nats.
-      chunk: How many are looked at at a time, one number, ``tree.Static``.
-    """
-
-    loss_fn: Partial
-    data: PyTree
-    center: Array
-    chunk: tree.Static
-
-
-def losses_at(looked: Looked, params: PyTree) -> Array:
-    """Losses of all of the data less those at the centre, ``(n,)`` or ``(n, T)``, nats, in at least float32."""
-    [chunk] = looked.chunk.value
-    losses = loss.at_center(looked.loss_fn, params, looked.data, jnp.asarray, chunk)
-    return tree.at_least_float32(losses) - looked.center
-
-
-def placed(loss_fn: Partial, data: PyTree, center: PyTree, copies: int) -> Looked:
-    """A loss, its examples and its values at the centre, which are taken away before anything is rounded.
-
-    Args:
-      loss_fn, data, center: What is looked at, and where its values are taken away.
-      copies: At how many parameters it will be looked at side by side: their forward passes share the memory.
-    """
-    data = jax.tree.map(jnp.asarray, data)
-    chunk = tree.Static((loss.chunk_for(loss_fn, center, data, copies),))
-    return _placed(Looked(loss_fn, data, jnp.zeros(()), chunk), center)
-
-
-@jax.jit
-def _placed(looked: Looked, center: PyTree) -> Looked:
-    return looked._replace(center=losses_at(looked, center))
-
-
 _examine = jax.jit(examine)
 
 
@@ -315,8 +278,10 @@ def _effective(observed: PyTree) -> Array:
     """Effective draws that nine in ten of the series have at least; some, evenly spaced, stand for many."""
     found = []
     for leaf in jax.tree.leaves(observed):
-        series = leaf.reshape(*leaf.shape[:2], -1)
+        series = leaf.reshape(*leaf.shape[:2], math.prod(leaf.shape[2:]))
         count = series.shape[2]
+        if not count:
+            continue
         chosen = np.linspace(0, count - 1, min(count, _SERIES)).astype(int)
         found.append(jax.vmap(diagnostics.ess, in_axes=2)(series[:, :, chosen]))
     return jnp.quantile(jnp.concatenate(found), 0.1)

@@ -11,8 +11,9 @@ from jax.tree_util import Partial
 from slt_jax import loss
 from slt_jax.estimators import Health
 from slt_jax.posterior import dimension, localise
-from slt_jax.response.chain import Looked, losses_at, placed, schedule_for, sound, verdict, watch
+from slt_jax.response.chain import schedule_for, sound, verdict, watch
 from slt_jax.response.covariance import Pairs, centred, pairs
+from slt_jax.response.observables import Looked, losses_at, placed
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Sampler
 from slt_jax.tree import check_key, is_traced

@@ -23,6 +23,7 @@ from regression import (
 
 import slt_jax as slt
 from slt_jax.response import pairs
+from slt_jax.response.observables import losses_at, placed
 from slt_jax.response.sums import covariances, nothing, with_draw
 from slt_jax.sampling import Fold
 
@@ -89,7 +90,7 @@ def test_every_entry_is_the_exact_derivative_and_the_intervals_cover(seeds):
     pooled = value[..., :12].std(axis=0) / 10
     assert (np.abs(value[..., :12].mean(axis=0) - truth) / pooled).max() < 4
     # the other component's answer is another one
-    assert covered(value[..., :12], error[..., :12], truth[::-1]) < 0.5
+    assert (np.abs(value[..., :12].mean(axis=0) - truth[::-1]) / pooled > 10).mean() > 0.5
     assert good.mean() > 0.9
     # the mean of the entries is the observable of all of them
     np.testing.assert_allclose(value[..., :12].mean(axis=-1), value[..., 12], rtol=1e-3, atol=1e-7)
@@ -104,8 +105,10 @@ def test_with_the_mean_of_free_chains_it_is_the_other_exact_number(seeds):
         truth.append(exact(free) - energy * (there - everywhere))
     truth = np.stack(truth)
     assert 0.90 <= covered(value[..., :12], error[..., :12], truth) <= 0.98
+    pooled = value[..., :12].std(axis=0) / 10
+    assert (np.abs(value[..., :12].mean(axis=0) - truth) / pooled).max() < 4
     own = np.stack([exact(free) for free in FREE.values()])
-    assert covered(value[..., :12], error[..., :12], own) < 0.7, "the two forms are told apart"
+    assert (np.abs(value[..., :12].mean(axis=0) - own) / pooled > 10).mean() > 0.3, "the two forms are told apart"
     assert good.mean() > 0.9
 
 
@@ -132,7 +135,7 @@ def test_where_everything_is_free_in_the_component_the_two_forms_agree():
 
 def test_sums_along_the_chain_say_what_the_draws_say():
     """To rounding, for any number of draws, whether or not batches come out even; not after a draw was left out."""
-    for chains, draws in ((4, 100), (16, 35), (2, 500), (3, 6)):
+    for chains, draws in ((4, 100), (3, 7)):
         keys = jax.random.split(jax.random.key(draws))
         left = 1e-4 * (5 + 0.1 * jax.random.normal(keys[0], (chains, draws)).cumsum(axis=1))
         right = 1e-6 * (3 + jax.random.normal(keys[1], (chains, draws, 5)) + 1e4 * left[..., None])
@@ -210,17 +213,17 @@ def test_tokens_have_a_place_and_a_name_and_a_chain_that_goes_on_counts_each_dra
 
 
 def test_pieces_of_the_data_change_nothing(monkeypatch):
-    def go():
-        settings = dict(SHORT, draws=20, controls=False)
-        return slt.susceptibility(
-            KEY, loss_fn, CENTER, DATA, COMPONENTS, {"each": slt.response.each(HELD_OUT)}, **settings
-        )
-
-    whole = go()
-    # a few bytes: every example by itself
-    monkeypatch.setattr(slt.loss, "WIDEST_BYTES", 5)
-    assert slt.loss.chunk_for(loss_fn, CENTER, DATA) == 1
-    assert_same(go().value, whole.value, rtol=1e-4, atol=1e-7)
+    function, moved = jax.tree_util.Partial(loss_fn), CENTER + 0.1
+    whole = placed(function, HELD_OUT, CENTER, copies=4)
+    assert whole.chunk.value == (slt.loss.CENTER_CHUNK,)
+    # the widest arrays are of four bytes for each example
+    monkeypatch.setattr(slt.loss, "WIDEST_BYTES", 4 * 4 * 5)
+    pieces = placed(function, HELD_OUT, CENTER, copies=4)
+    assert pieces.chunk.value == (5,)
+    np.testing.assert_allclose(losses_at(pieces, moved), losses_at(whole, moved), rtol=1e-5)
+    # one more example than pieces come out even with, and a loss that is made for all of the examples
+    assert losses_at(pieces, moved).shape == (12,)
+    assert slt.loss.chunk_for(lambda w, b: loss_fn(w, b) + jnp.zeros(12), CENTER, HELD_OUT) == slt.loss.CENTER_CHUNK
 
 
 # side by side
@@ -276,26 +279,23 @@ def test_all_chains_see_the_same_batches_and_the_rule_of_keys_gives_them():
 
 
 def test_on_batches_it_is_the_same_law():
+    settings = dict(SHORT, sampler=slt.samplers.sgld(0.1 / (NBETA * np.linalg.eigvalsh(HESSIAN)[-1])), thin=8)
     found = slt.susceptibility(
         KEY,
         loss_fn,
         CENTER,
         DATA,
-        COMPONENTS,
+        {"first": COMPONENTS["first"]},
         {"each": slt.response.each(HELD_OUT)},
-        **SETTINGS,
-        chains=8,
-        draws=1000,
-        burnin=2000,
-        batch_size=10,
+        **dict(settings, draws=1000),
+        batch_size=20,
         controls=False,
-        free=True,
     )
-    truth = np.stack([exact(free) for free in FREE.values()])
-    # batches heat the chains by a percent or two
-    slack = np.hypot(found.std_error, 0.05 * np.abs(truth))
-    assert (np.abs(found.value - truth) / slack).max() < 4
-    assert (np.abs(truth) > 5 * slack).any()
+    truth = exact(FREE["first"])
+    # batches heat the chains, without control variates by this much
+    slack = np.hypot(found.std_error[0], 0.25 * np.abs(truth))
+    assert (np.abs(found.value[0] - truth) / slack).max() < 4
+    assert (np.abs(truth) > 4 * slack).any()
 
 
 # bad input

@@ -11,15 +11,18 @@ from slt_jax.storage.datasets import (
 )
 from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
 from slt_jax.storage.localities import read_transitions, write_transitions
+from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 
 __all__ = [
     "FinishedReadings",
     "FolderError",
+    "StoredLosses",
     "checkpoints_in",
     "claim",
     "list_checkpoints",
     "load_checkpoint",
     "read_history",
+    "read_losses",
     "read_readings",
     "read_study",
     "read_transitions",
@@ -27,6 +30,7 @@ __all__ = [
     "save_checkpoints",
     "trace_dataset",
     "write_history",
+    "write_losses",
     "write_readings",
     "write_study",
     "write_transitions",

@@ -17,8 +17,8 @@ from slt_jax.types import Array, LossFn, PyTree
 
 #: The loss at the centre is computed in pieces of this many examples, to bound the memory of one forward pass.
 CENTER_CHUNK = 8192
-#: What the widest array of a forward pass may take where pieces are chosen by it; a few such arrays live at a time.
-WIDEST_BYTES = 2**27
+#: What the widest array of a forward pass may take where pieces are chosen by it; ten such arrays may live at a time.
+WIDEST_BYTES, WIDEST_BYTES_ELSEWHERE = 2**25, 2**29
 
 
 def example_count(data: PyTree) -> int:
@@ -131,21 +131,25 @@ def chunk_for(loss_fn: LossFn, params: PyTree, data: PyTree, copies: int = 1) ->
 
     Returns:
       At least 1, at most ``CENTER_CHUNK``: so many that the widest array of a forward pass, as far as it grows with the
-      examples, takes no more than ``WIDEST_BYTES``.
+      examples, takes no more than ``WIDEST_BYTES`` on CPU, and ``WIDEST_BYTES_ELSEWHERE`` elsewhere.
 
-    >>> chunk_for(lambda w, x: jnp.sum(jnp.tanh(x @ w), axis=1), jnp.zeros((8, 2**15)), jnp.zeros((5000, 8)), copies=4)
-    256
+    >>> loss_fn = lambda w, x: jnp.sum(jnp.tanh(x @ w), axis=1)
+    >>> chunk_for(loss_fn, jnp.zeros((8, 2**15)), jnp.zeros((5000, 8)), copies=4)  # on CPU
+    64
     """
     sizes = []
     for few in (2, 3):
-        some = jax.tree.map(lambda leaf, few=few: jax.ShapeDtypeStruct((few, *leaf.shape[1:]), leaf.dtype), data)
+        some = jax.tree.map(
+            lambda leaf, few=few: jax.ShapeDtypeStruct((few, *jnp.shape(leaf)[1:]), jnp.result_type(leaf)), data
+        )
         try:
             sizes.append(_widths(jax.make_jaxpr(loss_fn)(params, some).jaxpr))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, LookupError, AttributeError):
             # a loss that is made for all of the examples, and for no others
             return CENTER_CHUNK
     widest = max((more - less for less, more in zip(*sizes, strict=False)), default=0)
-    return int(np.clip(WIDEST_BYTES // max(copies * widest, 1), 1, CENTER_CHUNK))
+    most = WIDEST_BYTES if jax.default_backend() == "cpu" else WIDEST_BYTES_ELSEWHERE
+    return int(np.clip(most // max(copies * widest, 1), 1, CENTER_CHUNK))
 
 
 def _widths(program: Any) -> list[int]:

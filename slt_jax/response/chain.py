@@ -15,7 +15,6 @@ from slt_jax.estimators.dynamics import sampler_for
 from slt_jax.estimators.heating import read_heating
 from slt_jax.estimators.llc import chains_for
 from slt_jax.estimators.planning import DRAW_FRICTION
-from slt_jax.polish import read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
 from slt_jax.sampling import Fold, Moments, check_batch_size, check_sampler, check_schedule, sample
@@ -44,7 +43,8 @@ class Watched(NamedTuple):
       mean: Mean of ``z`` over all draws, a tree like ``z``.
       variance: Variance of each entry of ``z``, a tree like ``z``.
       ess: Effective draws that nine in ten of the observed series have at least, shape ``()``.
-      health: The verdict that ``llc`` would give on the same draws.
+      health: The verdict that ``llc`` would give on the same draws, but for the height of the centre, at which nobody
+        has looked: a covariance has no baseline.
       folded: What a fold has kept of the same draws, or ``()``.
     """
 
@@ -189,7 +189,7 @@ def _run(
     # without batches there is no heat
     whole = joined._replace(state=state)
     heating = 0.0 if batch_size is None else read_heating(heat_key, ready.sampler, posterior, data, whole, batch_size)
-    evidence = Evidence(bracket=ready.bracket, heating=heating, height=read_height(posterior, data), resolution=True)
+    evidence = Evidence(bracket=ready.bracket, heating=heating, resolution=True)
     # what was observed is no part of the verdict
     health = _examine(joined._replace(observables=()), posterior, evidence)
     ess = _effective(joined.observables)

@@ -15,9 +15,10 @@ free=True, controls=False)``. What devinterp gets: ``susceptibilities(model, dat
 {"full": None, "head 0.0": masks, ...}, sampling_task="train", ...)`` with a loss on as many positions; its half
 (``response_torch.py``) is a process of its own. At each draw either looks at all of the data and of the probe. They are
 run in turn, slt_jax first and last, after its programs were compiled: ``compile_s`` is the time of the clock that XLA
-took for it. The two differ in that devinterp puts all chains on the same batches, without replacement, and writes every
-loss to disk; slt_jax has errors, effective draws and a verdict. ``agreement`` is the correlation of the two tables of
-numbers, ``ceiling`` that of two runs of slt_jax.
+took for it. On accelerators ``wall_s`` is what counts: all work there is waited for. The two differ in that devinterp
+puts all chains on the same batches, without replacement, and writes every loss to disk; slt_jax has errors, effective
+draws and a verdict. ``agreement`` is the correlation of the two tables of numbers, ``ceiling`` that of two runs of
+slt_jax.
 
 ``memory``: 10⁶ tokens, all of them observables of one head, a model of ten thousand parameters: the largest resident
 memory of the process. It hangs on the number of draws only up to sixteen. A free chain would add its own sums, 0.43 GB.
@@ -266,6 +267,8 @@ def main():
     parser.add_argument("--tokens", type=int, default=10**6, help="of the memory part (default: 10⁶)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "response.jsonl")
     options = parser.parse_args()
+    # as PyTorch does it: accelerators would round factors to ten bits
+    jax.config.update("jax_default_matmul_precision", "highest")
     if options.peer == "no":
         options.peer_python = None
     old = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []

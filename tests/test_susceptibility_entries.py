@@ -22,7 +22,7 @@ from regression import (
 )
 
 import slt_jax as slt
-from slt_jax.response import pairs
+from slt_jax.response import pairs, sums
 from slt_jax.response.observables import losses_at, placed
 from slt_jax.response.sums import covariances, nothing, with_draw
 from slt_jax.sampling import Fold
@@ -141,8 +141,8 @@ def test_sums_along_the_chain_say_what_the_draws_say():
         right = 1e-6 * (3 + jax.random.normal(keys[1], (chains, draws, 5)) + 1e4 * left[..., None])
 
         def gathered(first, left=left, right=right, chains=chains, draws=draws):
-            def add(draw, sums):
-                return with_draw(sums, left[:, draw], right[:, draw], draw, draws)
+            def add(draw, kept):
+                return with_draw(kept, left[:, draw], right[:, draw], draw, draws)
 
             return jax.lax.fori_loop(first, draws, add, nothing(chains, draws, 5))
 
@@ -150,6 +150,23 @@ def test_sums_along_the_chain_say_what_the_draws_say():
         assert_same(covariances(gathered(-3), draws), expected, rtol=1e-4)
         other = covariances(gathered(1), draws).covariance
         assert (np.abs(other / expected.covariance - 1) > 1e-3).all()
+
+
+def test_sums_of_many_columns_are_read_in_blocks(monkeypatch):
+    """The last of which overlaps with the one before it."""
+    draws = jax.random.normal(KEY, (2, 12, 8))
+
+    def gathered(columns):
+        return jax.lax.fori_loop(
+            0, 12, lambda d, kept: with_draw(kept, columns[:, d, 0], columns[:, d, 1:], d, 12), nothing(2, 12, 7)
+        )
+
+    here, there = gathered(draws), gathered(draws + 1)
+    whole = covariances(here, 12), sums.against(here, there, 12)
+    monkeypatch.setattr(sums, "_BLOCK", 3)
+    blocks = covariances.__wrapped__(here, 12), sums.against.__wrapped__(here, there, 12)
+    assert blocks[0].covariance.shape == (7,)
+    assert_same(blocks, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_a_fold_keeps_what_the_draws_would_have_given():

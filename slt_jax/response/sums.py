@@ -1,13 +1,17 @@
 """Covariances of one series with very many others, from sums that grow with each draw: no draw is kept."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from slt_jax.response.covariance import Pairs, batches_of
-from slt_jax.types import Array
+from slt_jax.types import Array, PyTree
+
+#: Columns that are read at a time.
+_BLOCK = 2**16
 
 
 class Sums(NamedTuple):
@@ -89,6 +93,10 @@ def covariances(sums: Sums, draws: int) -> Pairs:
     >>> covariances(sums, 128).covariance.round(4).tolist()
     [2.0]
     """
+    return _in_blocks(lambda some: _covariances(some, draws), sums)
+
+
+def _covariances(sums: Sums, draws: int) -> Pairs:
     chains = sums.first.shape[0]
     count, length = batches_of(chains, draws)
     left = _centred(sums.left[..., None], sums.left_squares[..., None], draws, count, length)
@@ -130,6 +138,10 @@ def against(sums: Sums, free: Sums, draws: int) -> tuple[Array, Array]:
       The value and its standard error, each of shape ``(column,)``: of the two runs as if they were independent, which
       they are but for the batches that they may share.
     """
+    return _in_blocks(lambda some, others: _against(some, others, draws), sums, free)
+
+
+def _against(sums: Sums, free: Sums, draws: int) -> tuple[Array, Array]:
     chains = sums.first.shape[0]
     count, length = batches_of(chains, draws)
     gap = sums.firsts - jnp.mean(free.firsts + jnp.sum(free.right, axis=1) / draws, axis=0, keepdims=True)
@@ -149,6 +161,27 @@ def against(sums: Sums, free: Sums, draws: int) -> tuple[Array, Array]:
         return value, jnp.full_like(value, math.nan)
     others = free.firsts[:, None] + free.right[:, 1:] / length
     return value, jnp.hypot(_scatter(total(slice(1, None), length)), mean * _scatter(others))
+
+
+def _in_blocks(function: Callable[..., PyTree], *sums: Sums) -> PyTree:
+    """``function`` of so many columns at a time: what it needs on the way is small then, beside the sums themselves."""
+    columns = sums[0].firsts.shape[1]
+    if columns <= _BLOCK:
+        return function(*sums)
+    count = -(-columns // _BLOCK)
+    # the last block begins where it ends with the last column
+    starts = jnp.minimum(jnp.arange(count) * _BLOCK, columns - _BLOCK)
+
+    def one(start: Array) -> PyTree:
+        def part(series: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(series, start, _BLOCK, axis=-1)
+
+        wide = ("firsts", "right", "right_squares", "products")
+        return function(*(some._replace(**{name: part(getattr(some, name)) for name in wide}) for some in sums))
+
+    rest = columns - (count - 1) * _BLOCK
+    found = jax.lax.map(one, starts)
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf[:-1].reshape(-1), leaf[-1, _BLOCK - rest :]]), found)
 
 
 class _Centred(NamedTuple):

@@ -67,7 +67,7 @@ def test_covariances_are_read_piece_by_piece(written, monkeypatch, tmp_path):
     order = np.argsort(-np.asarray(expected.correlation[:, 0]))
     assert order[0] == 7
     assert narrow.top(7, 3).entries.tolist() == order[1:4].tolist()
-    assert_same(storage.read_losses(tmp_path / "narrow").covariance([7, 2]), narrow.covariance([7, 2]))
+    assert_same(storage.read_losses(str(tmp_path / "narrow")).covariance([7, 2]), narrow.covariance([7, 2]))
 
 
 def killed(monkeypatch, at, before):

@@ -81,7 +81,7 @@ class StoredLosses(NamedTuple):
 
 
 def write_losses(
-    folder: Path,
+    folder: Path | str,
     key: Key,
     sampler: Sampler,
     posterior: LocalPosterior,
@@ -131,6 +131,7 @@ def write_losses(
     ...     found.losses.shape, int(found.top(0, 1).entries[0])
     ((4, 200, 4), 1)
     """
+    folder = Path(folder)
     check_schedule(draws=draws, chains=chains, burnin=burnin, thin=thin)
     function, examples = entries if isinstance(entries, tuple) and entries and callable(entries[0]) else (None, entries)
     function = posterior.loss_fn if function is None else Partial(function)
@@ -172,12 +173,13 @@ def write_losses(
     return read_losses(folder)
 
 
-def read_losses(folder: Path) -> StoredLosses:
+def read_losses(folder: Path | str) -> StoredLosses:
     """Losses that ``write_losses`` wrote, of a run that came to its end.
 
     Raises:
       FolderError: there are none, or the run was cut short.
     """
+    folder = Path(folder)
     run = _read(folder)
     if run is None:
         raise FolderError(f"{folder} holds no {RUN}; pass the folder that write_losses wrote.")

@@ -274,11 +274,11 @@ def main():
     old = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     for part in [options.only] if options.only else PARTS:
         rows = []
+        here = machine()["device"]
         for row in {"peers": peers, "memory": memory}[part](options):
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-        kept = [row for row in old if (row["part"], row.get("device")) != (part, rows[-1].get("device"))]
-        old = [row for row in kept if row["part"] != part or "device" in row] + rows
+            rows.append({**row, "machine": here})
+            print(json.dumps(rows[-1]), flush=True)
+        old = [row for row in old if (row["part"], row["machine"]) != (part, here)] + rows
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(row) + "\n" for row in old))
 

@@ -6,6 +6,7 @@ so that the example stays the unit in which ``n`` is counted; a mean loss ``()``
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from slt_jax.types import Array, LossFn, PyTree
 
 #: The loss at the centre is computed in pieces of this many examples, to bound the memory of one forward pass.
 CENTER_CHUNK = 8192
+#: What the widest array of a forward pass may take where pieces are chosen by it; ten such arrays may live at a time.
+WIDEST_BYTES, WIDEST_BYTES_ELSEWHERE = 2**25, 2**29
 
 
 def example_count(data: PyTree) -> int:
@@ -94,22 +97,71 @@ def take(data: PyTree, index: Array) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], data)
 
 
-def at_center(loss_fn: LossFn, params: PyTree, data: PyTree, reduce: Callable[[Array], Array] = per_example) -> Array:
+def at_center(
+    loss_fn: LossFn,
+    params: PyTree,
+    data: PyTree,
+    reduce: Callable[[Array], Array] = per_example,
+    chunk: int = CENTER_CHUNK,
+) -> Array:
     """Losses at ``params`` on all of ``data``: ``(n,)``, or ``()`` where the loss is a mean already.
 
-    ``reduce`` averages over tokens; with ``jnp.asarray`` in its place they are kept, ``(n, T)``.
+    ``reduce`` averages over tokens; with ``jnp.asarray`` in its place they are kept, ``(n, T)``. ``chunk`` examples are
+    looked at at a time.
     """
     count = example_count(data)
-    if count <= CENTER_CHUNK or jax.eval_shape(loss_fn, params, data).shape == ():
+    if count <= chunk or jax.eval_shape(loss_fn, params, data).shape == ():
         return reduce(loss_fn(params, data))
-    whole = count - count % CENTER_CHUNK
-    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, CENTER_CHUNK, *leaf.shape[1:]), data)
+    whole = count - count % chunk
+    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), data)
     losses = jax.lax.map(lambda piece: reduce(loss_fn(params, piece)), chunks)
     losses = losses.reshape(whole, *losses.shape[2:])
     if whole == count:
         return losses
     rest = jax.tree.map(lambda leaf: leaf[whole:], data)
     return jnp.concatenate([losses, reduce(loss_fn(params, rest))])
+
+
+def chunk_for(loss_fn: LossFn, params: PyTree, data: PyTree, copies: int = 1) -> int:
+    """How many examples may be looked at at a time, side by side at so many parameters, in bounded memory.
+
+    Args:
+      loss_fn, params, data: As always; only their shapes are used.
+      copies: Parameters that are looked at at once, such as those of all chains.
+
+    Returns:
+      At least 1, at most ``CENTER_CHUNK``: so many that the widest array of a forward pass, as far as it grows with the
+      examples, takes no more than ``WIDEST_BYTES`` on CPU, and ``WIDEST_BYTES_ELSEWHERE`` elsewhere.
+
+    >>> loss_fn = lambda w, x: jnp.sum(jnp.tanh(x @ w), axis=1)
+    >>> chunk_for(loss_fn, jnp.zeros((8, 2**15)), jnp.zeros((5000, 8)), copies=4)  # on CPU
+    64
+    """
+    sizes = []
+    for few in (2, 3):
+        some = jax.tree.map(
+            lambda leaf, few=few: jax.ShapeDtypeStruct((few, *jnp.shape(leaf)[1:]), jnp.result_type(leaf)), data
+        )
+        try:
+            sizes.append(_widths(jax.make_jaxpr(loss_fn)(params, some).jaxpr))
+        except (TypeError, ValueError, LookupError, AttributeError):
+            # a loss that is made for all of the examples, and for no others
+            return CENTER_CHUNK
+    widest = max((more - less for less, more in zip(*sizes, strict=False)), default=0)
+    most = WIDEST_BYTES if jax.default_backend() == "cpu" else WIDEST_BYTES_ELSEWHERE
+    return int(np.clip(most // max(copies * widest, 1), 1, CENTER_CHUNK))
+
+
+def _widths(program: Any) -> list[int]:
+    """Bytes of the results of every step of a traced program, and of the programs inside it."""
+    found = []
+    for step in program.eqns:
+        found.append(sum(math.prod(out.aval.shape) * out.aval.dtype.itemsize for out in step.outvars))
+        for inner in jax.tree.leaves(tuple(step.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                found += _widths(inner)
+    return found
 
 
 def mean_over(image: Callable[[PyTree], PyTree], data: PyTree, chunk: int) -> PyTree:

@@ -122,7 +122,8 @@ def localise(
     restrictions.check(restriction, params)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
     function = loss_fn if isinstance(loss_fn, Partial) else Partial(loss_fn)
-    center_losses = _center_losses(function, params, data)
+    chunk = loss.CENTER_CHUNK if count <= loss.CENTER_CHUNK else loss.chunk_for(function, params, data)
+    center_losses = _center_losses(function, params, data, loss.per_example, chunk)
     loss.check_finite(center_losses)
     dtype = jnp.promote_types(center_losses.dtype, jnp.float32)
     return LocalPosterior(
@@ -357,4 +358,4 @@ def _check_range(name: str, value: Scalar, *, positive: bool) -> None:
         raise ValueError(f"{name}: got {number}; it must be finite and {'positive' if positive else 'at least 0'}.")
 
 
-_center_losses = jax.jit(loss.at_center)
+_center_losses = jax.jit(loss.at_center, static_argnums=(3, 4))

@@ -27,6 +27,20 @@ class Moments(NamedTuple):
     variance: PyTree
 
 
+class Fold(NamedTuple):
+    """What is kept of the draws in place of all of them, where what is seen at each is too much to keep.
+
+    Attributes:
+      begin: What is kept before the first draw, a tree of arrays.
+      add: ``add(kept, seen, draw) -> (kept, recorded)``; ``seen`` is what ``observe`` returned, with a leading axis
+        ``chain``, and ``recorded``, with the same axis, takes its place in the trace. A negative ``draw`` is burn-in,
+        at which nothing was seen but zeros: it must leave what is kept as it is.
+    """
+
+    begin: PyTree
+    add: Partial
+
+
 class Trace(NamedTuple):
     """What the loop returns. Leaves have shape ``(chain, draw)``, ``virials`` and observables ``(chain, draw, ...)``.
 
@@ -41,6 +55,7 @@ class Trace(NamedTuple):
       observables: What ``observe(params)`` returned at each draw, or ``()``.
       state: The sampler's state after the last step, leading axis ``chain``: where a longer chain goes on.
       moments: Of ``z`` over the draws, where asked for, or ``()``.
+      folded: What a fold has kept after the last draw, or ``()``.
     """
 
     excess: Array
@@ -53,6 +68,7 @@ class Trace(NamedTuple):
     observables: PyTree
     state: PyTree
     moments: Moments | tuple[()] = ()
+    folded: PyTree = ()
 
 
 def sample(
@@ -69,12 +85,15 @@ def sample(
     observe: Callable[[PyTree], PyTree] | None = None,
     start: PyTree | None = None,
     moments: bool = False,
+    fold: Fold | None = None,
+    batch_key: Key | None = None,
 ) -> Trace:
     """Run ``chains`` chains from the centre and record ``draws`` draws of each, ``thin`` steps apart.
 
     The keys follow one rule, so that a chain can be repeated by hand: ``jax.random.split(key, chains)`` gives a key to
     each chain, ``split`` of that gives ``(init_key, run_key)``, and step ``t`` (burn-in included) uses
-    ``step_keys(run_key, t)``.
+    ``step_keys(run_key, t)``. Where there is a ``batch_key``, batches come by the same rule from
+    ``jax.random.split(batch_key, chains)`` in place of the run keys, and moves as before.
 
     Args:
       key: A typed key.
@@ -90,6 +109,9 @@ def sample(
       observe: ``observe(params)``, a pure function recorded at each draw.
       start: Where to go on from: the ``state`` of a trace of the same sampler, with a fresh key. Default the centre.
       moments: Whether to keep the mean and variance of each entry of ``z``, two more copies of it for each chain.
+      fold: What to keep of that which is observed, and to record in its place.
+      batch_key: For several samples that are to see the same batches, step by step and chain by chain, whatever their
+        own keys, restrictions and samplers.
 
     Returns:
       A trace. A chain that diverges has draws that are not finite: they are kept, never skipped.
@@ -100,6 +122,8 @@ def sample(
     """
     check_schedule(draws=draws, chains=chains, burnin=burnin, thin=thin)
     check_key(key)
+    if batch_key is not None:
+        check_key(batch_key)
     check_sampler(sampler)
     count = loss.example_count(data)
     _check_same_data(posterior, count)
@@ -108,7 +132,7 @@ def sample(
     function = observe if observe is None or isinstance(observe, Partial) else Partial(observe)
     _check_start(start, chains)
     sizes = draws, chains, burnin, thin, batch_size
-    return _sample(key, sampler, posterior, data, function, start, *sizes, bool(moments))
+    return _sample(key, sampler, posterior, data, function, start, fold, batch_key, *sizes, bool(moments))
 
 
 def step_keys(run_key: Key, step: Array | int) -> tuple[Key, Key]:
@@ -184,7 +208,7 @@ def _check_same_data(posterior: LocalPosterior, count: int) -> None:
         )
 
 
-@jax.jit(static_argnums=(6, 7, 8, 9, 10, 11))
+@jax.jit(static_argnums=(8, 9, 10, 11, 12, 13))
 def _sample(
     key: Key,
     sampler: Sampler,
@@ -192,6 +216,8 @@ def _sample(
     data: PyTree,
     observe: Partial | None,
     start: PyTree | None,
+    fold: Fold | None,
+    batch_key: Key | None,
     draws: int,
     chains: int,
     burnin: int,
@@ -201,6 +227,7 @@ def _sample(
 ) -> Trace:
     keys = jax.vmap(jax.random.split)(jax.random.split(key, chains))
     init_keys, run_keys = keys[:, 0], keys[:, 1]
+    batch_keys = run_keys if batch_key is None else jax.random.split(batch_key, chains)
     state: Any = start
     if start is None:
         state = jax.vmap(sampler.init, in_axes=(0, None, None))(init_keys, posterior, data)
@@ -208,41 +235,44 @@ def _sample(
     count = loss.example_count(data)
     warm = -(-burnin // thin)
 
-    def step_chain(run_key: Key, state: PyTree, time: Array) -> tuple[PyTree, Info]:
-        batch_key, move_key = step_keys(run_key, time)
+    def step_chain(keys: tuple[Key, Key], state: PyTree, time: Array) -> tuple[PyTree, Info]:
+        (for_batch, _), (_, move_key) = (step_keys(one, time) for one in keys)
         batch: Batch = everything
         if batch_size is not None:
-            batch = minibatch(posterior, data, batch_index(batch_key, batch_size, count))
+            batch = minibatch(posterior, data, batch_index(for_batch, batch_size, count))
         return sampler.step(move_key, state, posterior, batch)
 
     def step(state: PyTree, time: Array) -> tuple[PyTree, Info]:
-        return jax.vmap(step_chain, in_axes=(0, 0, None))(run_keys, state, time)
+        return jax.vmap(step_chain, in_axes=(0, 0, None))((batch_keys, run_keys), state, time)
 
     def look(state: PyTree) -> PyTree:
         params = jax.vmap(posterior.restriction.lift, in_axes=(None, 0))(posterior.center, state.position)
         return jax.vmap(observe)(params) if observe is not None else ()
 
-    def window(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], tuple[Info, PyTree]]:
-        state, running = carry
+    def window(carry: PyTree, index: Array) -> tuple[PyTree, tuple[Info, PyTree]]:
+        state, running, kept = carry
         # a step reports the position it starts from: the first position of a window is its draw
         if moments:
             running = _updated(running, state.position, index - warm)
         observed = jax.lax.cond(index >= warm, look, lambda s: tree.zeros_like(jax.eval_shape(look, s)), state)
+        if fold is not None:
+            kept, observed = fold.add(kept, observed, index - warm)
         if thin == 1:
             state, info = step(state, index)
         else:
             state, infos = jax.lax.scan(step, state, index * thin + jnp.arange(thin))
             info = jax.tree.map(lambda leaf: leaf[0], infos)
-        return (state, running), (info, observed)
+        return (state, running, kept), (info, observed)
 
     # burn-in and draws run through one scan, so that the sampler's step is compiled once
     running: PyTree = ()
     if moments:
         zero = tree.at_least_float32(tree.zeros_like(state.position))
         running = Moments(zero, zero)
-    (state, running), recorded = jax.lax.scan(window, (state, running), jnp.arange(warm + draws))
+    first = state, running, () if fold is None else fold.begin
+    (state, running, kept), recorded = jax.lax.scan(window, first, jnp.arange(warm + draws))
     infos, observables = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[warm:], 0, 1), recorded)
-    return Trace(**infos._asdict(), observables=observables, state=state, moments=running)
+    return Trace(**infos._asdict(), observables=observables, state=state, moments=running, folded=kept)
 
 
 def _updated(running: Moments, position: PyTree, before: Array) -> Moments:

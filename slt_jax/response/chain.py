@@ -1,5 +1,6 @@
 """Chains that are watched: burnt in by rule, and something recorded at each draw, beside the verdict on the chains."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -8,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from slt_jax import diagnostics, loss, tree
+from slt_jax import diagnostics, tree
 from slt_jax.estimators import Evidence, Health, Schedule, calibrate, examine
 from slt_jax.estimators.dynamics import sampler_for
 from slt_jax.estimators.heating import read_heating
 from slt_jax.estimators.llc import chains_for
 from slt_jax.estimators.planning import DRAW_FRICTION
-from slt_jax.polish import read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
-from slt_jax.sampling import Moments, check_batch_size, check_sampler, check_schedule, sample
+from slt_jax.sampling import Fold, Moments, check_batch_size, check_sampler, check_schedule, sample
 from slt_jax.types import Array, Key, PyTree
 
 #: Draws of each chain, steps before them, and steps from one to the next: a draw costs a look at all examples, and
@@ -38,12 +38,14 @@ class Watched(NamedTuple):
     """What a run of chains gave.
 
     Attributes:
-      observed: What ``observe(params)`` returned, leading axes ``(chain, draw)``.
+      observed: What ``observe(params)`` returned, or a fold recorded in its place, leading axes ``(chain, draw)``.
       excess: ``L(w) - L(w*)`` on the batch of the step, nats, shape ``(chain, draw)``.
       mean: Mean of ``z`` over all draws, a tree like ``z``.
       variance: Variance of each entry of ``z``, a tree like ``z``.
       ess: Effective draws that nine in ten of the observed series have at least, shape ``()``.
-      health: The verdict that ``llc`` would give on the same draws.
+      health: The verdict that ``llc`` would give on the same draws, but for the height of the centre, at which nobody
+        has looked: a covariance has no baseline.
+      folded: What a fold has kept of the same draws, or ``()``.
     """
 
     observed: PyTree
@@ -52,6 +54,7 @@ class Watched(NamedTuple):
     variance: PyTree
     ess: Array
     health: Health
+    folded: PyTree = ()
 
 
 def watch(
@@ -63,6 +66,8 @@ def watch(
     sampler: Sampler | None = None,
     *,
     fixed: bool = True,
+    fold: Fold | None = None,
+    batch_key: Key | None = None,
 ) -> Watched:
     """Burn in as ``calibrate`` does, then draw, looking at each draw with ``observe``.
 
@@ -78,6 +83,8 @@ def watch(
       schedule: Whole numbers.
       sampler: Run as it is; default the one that ``calibrate`` finds, with the friction of draws.
       fixed: Whether the length is; always so with a sampler given.
+      fold: What to keep of what is seen (``slt_jax.sampling.Fold``): of the draws that are kept, counted from 0.
+      batch_key: Gives the batches of all draws, step by step, whatever the posterior: chains that share it share them.
 
     Returns:
       What was seen, with the verdict.
@@ -85,11 +92,12 @@ def watch(
     if sampler is None and schedule.batch_size is not None:
         posterior = with_control_variates(posterior, data)
     lengths = (1,) if fixed or sampler is not None or tree.is_traced((key, posterior, data)) else LENGTHS
-    begin = partial(_begin, key, posterior, data, schedule, sampler)
+    begin = partial(_begin, key, posterior, data, schedule, sampler, batch_key)
     ready = begin(1.0)
     run_key = jax.random.fold_in(key, 1)
     for number, length in enumerate(lengths):
-        seen, state = _run(jax.random.fold_in(run_key, number), posterior, data, observe, schedule, ready, length)
+        keys = _Keys(jax.random.fold_in(run_key, number), _part(batch_key, number + 1))
+        seen, state = _run(keys, posterior, data, observe, schedule, ready, length, fold)
         if number == len(lengths) - 1 or bool(sound(seen.health, seen.ess) & (seen.ess >= ENOUGH)):
             break
         too_hot = bool((seen.health.diverged > 0) | seen.health.overheated)
@@ -105,12 +113,30 @@ class _Ready(NamedTuple):
     bracket: Array
 
 
+class _Keys(NamedTuple):
+    """Of the chains, and of the batches where they are shared."""
+
+    own: Key
+    batches: Key | None
+
+
+def _part(key: Key | None, number: int) -> Key | None:
+    return key if key is None else jax.random.fold_in(key, number)
+
+
 def _begin(
-    key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule, sampler: Sampler | None, fraction: float
+    key: Key,
+    posterior: LocalPosterior,
+    data: PyTree,
+    schedule: Schedule,
+    sampler: Sampler | None,
+    batch_key: Key | None,
+    fraction: float,
 ) -> _Ready:
     key, chains, batch_size = jax.random.fold_in(key, 0), schedule.chains, schedule.batch_size
     if sampler is not None:
         go = partial(sample, draws=1, chains=chains, burnin=schedule.burnin, batch_size=batch_size)
+        go = partial(go, batch_key=_part(batch_key, 0))
         return _Ready(sampler, go(key, sampler, posterior, data).state, jnp.asarray(False))
     steps = dict(chains=chains, burnin=schedule.burnin)
     found = calibrate(key, posterior, data, **steps, batch_size=batch_size, fraction=fraction)
@@ -119,10 +145,17 @@ def _begin(
 
 
 def _run(
-    key: Key, posterior: LocalPosterior, data: PyTree, observe: Partial, schedule: Schedule, ready: _Ready, length: int
+    keys: _Keys,
+    posterior: LocalPosterior,
+    data: PyTree,
+    observe: Partial,
+    schedule: Schedule,
+    ready: _Ready,
+    length: int,
+    fold: Fold | None,
 ) -> tuple[Watched, PyTree]:
     """So many stretches, of whose draws one in so many is kept: no length needs a program of its own."""
-    draw_key, heat_key = jax.random.split(key)
+    draw_key, heat_key = jax.random.split(keys.own)
     batch_size, state = schedule.batch_size, ready.state
     go = partial(
         sample,
@@ -137,11 +170,18 @@ def _run(
         moments=True,
     )
     pieces, moments = [], []
+    add = None if fold is None else fold.add
     for stretch in range(length):
-        trace = go(jax.random.fold_in(draw_key, stretch), start=state)
+        if fold is not None:
+            fold = Fold(fold.begin, Partial(_kept, add, stretch, length, schedule.draws))
+        trace = go(
+            jax.random.fold_in(draw_key, stretch), start=state, fold=fold, batch_key=_part(keys.batches, stretch)
+        )
         state = trace.state
         moments.append(trace.moments)
-        pieces.append(jax.tree.map(lambda leaf: leaf[:, ::length], trace._replace(state=(), moments=())))
+        fold = fold if fold is None else fold._replace(begin=trace.folded)
+        whole = trace._replace(state=(), moments=(), folded=())
+        pieces.append(jax.tree.map(lambda leaf: leaf[:, ::length], whole))
     joined = pieces[0]
     if length > 1:
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1)[:, : schedule.draws], *pieces)
@@ -149,10 +189,20 @@ def _run(
     # without batches there is no heat
     whole = joined._replace(state=state)
     heating = 0.0 if batch_size is None else read_heating(heat_key, ready.sampler, posterior, data, whole, batch_size)
-    evidence = Evidence(bracket=ready.bracket, heating=heating, height=read_height(posterior, data), resolution=True)
+    evidence = Evidence(bracket=ready.bracket, heating=heating, resolution=True)
     # what was observed is no part of the verdict
     health = _examine(joined._replace(observables=()), posterior, evidence)
-    return Watched(joined.observables, joined.excess, mean, variance, _effective(joined.observables), health), state
+    ess = _effective(joined.observables)
+    folded = () if fold is None else fold.begin
+    return Watched(joined.observables, joined.excess, mean, variance, ess, health, folded), state
+
+
+def _kept(
+    add: Partial, stretch: int, length: int, draws: int, kept: PyTree, seen: PyTree, draw: Array
+) -> tuple[PyTree, PyTree]:
+    """A draw of a stretch by its number among those that are kept, or as none where it is not."""
+    number = stretch * (-(-draws // length)) + draw // length
+    return add(kept, seen, jnp.where((draw >= 0) & (draw % length == 0) & (number < draws), number, -1))
 
 
 @jax.jit
@@ -220,17 +270,6 @@ def schedule_for(
     return Schedule(**given, batch_size=None if batch_size == count else batch_size)
 
 
-def losses_at(loss_fn: Partial, data: PyTree, center: Array, params: PyTree) -> Array:
-    """Losses of all of the data less those at the centre, ``(n,)`` or ``(n, T)``, nats, in at least float32."""
-    return tree.at_least_float32(loss.at_center(loss_fn, params, data, reduce=jnp.asarray)) - center
-
-
-@jax.jit
-def placed(loss_fn: Partial, data: PyTree, center: PyTree) -> tuple[Partial, PyTree, Array]:
-    """A loss, its examples and its values at the centre, which are taken away before anything is rounded."""
-    return loss_fn, data, losses_at(loss_fn, data, jnp.zeros(()), center)
-
-
 _examine = jax.jit(examine)
 
 
@@ -239,8 +278,10 @@ def _effective(observed: PyTree) -> Array:
     """Effective draws that nine in ten of the series have at least; some, evenly spaced, stand for many."""
     found = []
     for leaf in jax.tree.leaves(observed):
-        series = leaf.reshape(*leaf.shape[:2], -1)
+        series = leaf.reshape(*leaf.shape[:2], math.prod(leaf.shape[2:]))
         count = series.shape[2]
+        if not count:
+            continue
         chosen = np.linspace(0, count - 1, min(count, _SERIES)).astype(int)
         found.append(jax.vmap(diagnostics.ess, in_axes=2)(series[:, :, chosen]))
     return jnp.quantile(jnp.concatenate(found), 0.1)

@@ -8,34 +8,46 @@ from jax.tree_util import Partial
 
 from slt_jax import tree
 from slt_jax.posterior import LocalPosterior
+from slt_jax.response.sums import Sums, nothing, with_draw
 from slt_jax.types import Array, Key, PyTree
 
 
-@partial(jax.jit, static_argnums=(5, 6))
-def gaussian_draws(
-    key: Key, posterior: LocalPosterior, observe: Partial, mean: PyTree, variance: PyTree, chains: int, draws: int
-) -> PyTree:
-    """``observe(params)`` at independent draws ``z ~ N(mean, variance)``, each entry of ``z`` by itself.
+@partial(jax.jit, static_argnums=(5, 6, 7))
+def gaussian_sums(
+    key: Key,
+    posterior: LocalPosterior,
+    look: Partial,
+    mean: PyTree,
+    variance: PyTree,
+    chains: int,
+    draws: int,
+    columns: int,
+) -> Sums:
+    """Sums over independent draws ``z ~ N(mean, variance)``, each entry of ``z`` by itself.
 
     Args:
       key: A typed key.
       posterior: Knows the centre and what is free.
-      observe: ``observe(params)``, as along the chains.
+      look: ``look(params) -> (energy, columns)``, as along the chains.
       mean, variance: Of each entry, trees like ``z``.
       chains, draws: How many; named as those of a chain, though no draw knows of another.
+      columns: How many ``look`` returns.
 
     Returns:
-      What was observed, leading axes ``(chain, draw)``.
+      Sums as they would be along chains.
     """
 
-    def look(key: Key) -> PyTree:
+    def one(key: Key) -> tuple[Array, Array]:
         noise = tree.exact_normal(key, mean)
         z = tree.combine(lambda m, v, xi: m + jnp.sqrt(v) * xi, mean, variance, noise)
-        return observe(posterior.restriction.lift(posterior.center, z))
+        return look(posterior.restriction.lift(posterior.center, z))
 
-    keys = jax.random.split(key, (draws, chains))
-    seen = jax.lax.map(jax.vmap(look), keys)
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), seen)
+    def add(sums: Sums, step: tuple[Key, Array]) -> tuple[Sums, None]:
+        keys, draw = step
+        return with_draw(sums, *jax.vmap(one)(keys), draw, draws), None
+
+    steps = jax.random.split(key, (draws, chains)), jnp.arange(draws)
+    return jax.lax.scan(add, nothing(chains, draws, columns, posterior.nbeta.dtype), steps)[0]
 
 
 def prior_moments(posterior: LocalPosterior) -> tuple[PyTree, PyTree]:

@@ -11,8 +11,9 @@ from jax.tree_util import Partial
 from slt_jax import loss
 from slt_jax.estimators import Health
 from slt_jax.posterior import dimension, localise
-from slt_jax.response.chain import losses_at, placed, schedule_for, sound, verdict, watch
+from slt_jax.response.chain import schedule_for, sound, verdict, watch
 from slt_jax.response.covariance import Pairs, centred, pairs
+from slt_jax.response.observables import Looked, losses_at, placed
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Sampler
 from slt_jax.tree import check_key, is_traced
@@ -203,7 +204,7 @@ def influence(
         key,
         posterior,
         data,
-        Partial(_look, [placed(*one, posterior.center) for one in sets]),
+        Partial(_look, [placed(*one, posterior.center, schedule.chains) for one in sets]),
         schedule,
         sampler,
         fixed=fixed,
@@ -214,8 +215,8 @@ def influence(
     )
 
 
-def _look(sets: list[tuple[Partial, PyTree, Array]], params: PyTree) -> list[Array]:
-    return [losses_at(loss_fn, data, center, params) for loss_fn, data, center in sets]
+def _look(sets: list[Looked], params: PyTree) -> list[Array]:
+    return [losses_at(looked, params) for looked in sets]
 
 
 def _check_losses(name: str, loss_fn: LossFn, params: PyTree, data: PyTree) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ One idea serves the whole network, a mask, a layer and a subspace, and the sampl
 Frozen entries are not part of ``z``, so they cost no dimension, no noise and no gradient.
 """
 
-from slt_jax.restriction.alike import Alike, by_shape, shape_of, stacked
+from slt_jax.restriction.alike import Alike, by_shape, check_together, shape_of, stacked, together_by_default
 from slt_jax.restriction.attention import Attention, attentions
 from slt_jax.restriction.base import Restriction, check, full
 from slt_jax.restriction.composition import compose, within
@@ -39,6 +39,7 @@ __all__ = [
     "blocks",
     "by_shape",
     "check",
+    "check_together",
     "compose",
     "differences",
     "fisher_diagonal",
@@ -62,5 +63,6 @@ __all__ = [
     "shape_of",
     "span",
     "stacked",
+    "together_by_default",
     "within",
 ]

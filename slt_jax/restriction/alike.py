@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from slt_jax.restriction.base import Restriction
 
+#: Restrictions of one shape that are measured side by side on an accelerator.
+_TOGETHER = 8
+
 
 class Alike(NamedTuple):
     """Restrictions that differ by numbers only.
@@ -55,3 +58,18 @@ def shape_of(restriction: Restriction) -> Any:
 def stacked(restrictions: Sequence[Restriction]) -> Restriction:
     """Restrictions of one shape as one tree whose leaves have one more axis, the first."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *restrictions)
+
+
+def check_together(together: int | None) -> None:
+    """Refuse anything but ``None`` and an integer of at least 1.
+
+    Raises:
+      ValueError: naming what was got.
+    """
+    if together is not None and (isinstance(together, bool) or not hasattr(together, "__index__") or together < 1):
+        raise ValueError(f"together: got {together!r}; pass how many restrictions are measured at once, at least 1.")
+
+
+def together_by_default() -> int:
+    """1 on CPU, where one after the other is faster and shares the compiled program too, and 8 elsewhere."""
+    return 1 if jax.default_backend() == "cpu" else _TOGETHER

@@ -1,5 +1,6 @@
 """The developmental study: history → phases → checkpoints → readings → alignment → construction."""
 
+from slt_jax.restriction import check_together
 from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
@@ -23,7 +24,7 @@ from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
-from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, check_together, scan
+from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds

@@ -8,15 +8,12 @@ import numpy as np
 
 from slt_jax.compiled import make_room
 from slt_jax.problem import Problem
-from slt_jax.restriction import Restriction, shape_of
+from slt_jax.restriction import Restriction, check_together, shape_of, together_by_default
 from slt_jax.spectroscopy import fingerprint
 from slt_jax.spectroscopy.probes import Probe, Reading
 from slt_jax.spectroscopy.subject import WHOLE_NETWORK, Subject, parts, problem_at
 from slt_jax.tree import check_key
 from slt_jax.types import Key, PyTree
-
-#: Restrictions of one shape that are measured side by side on an accelerator.
-_TOGETHER = 8
 
 
 class CheckpointError(ValueError):
@@ -90,7 +87,7 @@ def scan(
     """
     check_key(key)
     check_together(together)
-    together = _together_by_default() if together is None else together
+    together = together_by_default() if together is None else together
     finished = {} if finished is None else finished
     restrictions, sublosses = list(restrictions), list(sublosses)
     check_scan(subject, probes, restrictions, sublosses)
@@ -149,16 +146,6 @@ def check_scan(
                 probe.check(Problem(part.loss_fn, subject.problem.params, part.data), **probe.settings)
 
 
-def check_together(together: int | None) -> None:
-    """Refuse anything but ``None`` and an integer of at least 1.
-
-    Raises:
-      ValueError: naming what was got.
-    """
-    if together is not None and (isinstance(together, bool) or not hasattr(together, "__index__") or together < 1):
-        raise ValueError(f"together: got {together!r}; pass how many restrictions are measured at once, at least 1.")
-
-
 class _Task(NamedTuple):
     """A cell to be filled: where it stands, its fingerprint, its key, and what is free."""
 
@@ -214,10 +201,6 @@ def _measure_alike(
         return  # each alone will say what is wrong
     for task, reading in zip(missing, readings, strict=True):
         finished[task.mark] = reading
-
-
-def _together_by_default() -> int:
-    return 1 if jax.default_backend() == "cpu" else _TOGETHER
 
 
 def _failed(

@@ -12,6 +12,7 @@ from slt_jax.storage.datasets import (
 from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
 from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
 from slt_jax.storage.localities import read_transitions, write_transitions
+from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FinishedReadings",
     "FolderError",
     "Pretrained",
+    "StoredLosses",
     "checkpoints_in",
     "claim",
     "list_checkpoints",
@@ -28,6 +30,7 @@ __all__ = [
     "pretrained",
     "read_config",
     "read_history",
+    "read_losses",
     "read_readings",
     "read_study",
     "read_transitions",
@@ -35,6 +38,7 @@ __all__ = [
     "save_checkpoints",
     "trace_dataset",
     "write_history",
+    "write_losses",
     "write_readings",
     "write_study",
     "write_transitions",

@@ -37,7 +37,7 @@ def trace_dataset(trace: Trace) -> xr.Dataset:
       One variable per number of the trace (``virials`` with a further dim ``leaf``), and ``observables/<path>`` for
       what was observed, with further dims.
     """
-    names = [name for name in Trace._fields if name not in ("observables", "state", "moments")]
+    names = [name for name in Trace._fields if name not in ("observables", "state", "moments", "folded")]
     dims = ("chain", "draw", "leaf")
     numbers = {name: np.asarray(getattr(trace, name)) for name in names}
     variables: dict[str, Any] = {name: (dims[: number.ndim], number) for name, number in numbers.items()}

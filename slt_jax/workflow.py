@@ -107,6 +107,7 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
         "title": study.title,
         "summary": study.summary,
         "expected_order": study.expected_order,
+        "rankings": study.rankings,
         "command": command,
         "settings": settings_of(probes),
     }
@@ -247,9 +248,8 @@ def _measure(
     dims = {name: probe.dims for one in scopes for name, probe in one.probes.items()}
     try:
         for probes, restrictions, sublosses in scopes:
-            where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
-            where["together"] = together
-            for cell in scan(key, subject, checkpoints, probes, **where):
+            where: dict[str, Any] = dict(restrictions=restrictions, sublosses=sublosses, together=together)
+            for cell in scan(key, subject, checkpoints, probes, finished=finished, **where):
                 cells.append(cell)
                 place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
                 reporter("Measuring", len(cells), total, place)

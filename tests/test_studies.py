@@ -105,7 +105,7 @@ def test_the_sublosses_of_a_study_add_up_to_its_loss(name):
     losses, _ = measure(recorder_of(study.subject, [0]), study.params_of(study.init(jax.random.key(1))))
     whole = losses.pop("all")
     if name == "induction":
-        # patterns overlap, but for three that are all tokens: each loss is the mean over its own
+        # patterns are all tokens, each once, and each loss is the mean over its own
         losses = {part: losses[part] * share for part, share in token_shares(study).items()}
     # the digits split the examples evenly, the levels of the tree split every example
     total = np.mean(list(losses.values())) if name == "digits" else np.sum(list(losses.values()))
@@ -125,9 +125,7 @@ def token_shares(study):
     """The share of all tokens that are the first of their symbol, repeat what followed it last, or differ from it."""
     whole = study.subject.problem.data["targets"]
     # where a pattern asks for anything, it asks for what the whole asks for, scaled by one over its share
-    ratios = {
-        name: study.subject.sublosses[name].data["targets"] / whole for name in ("first time", "repeats", "differs")
-    }
+    ratios = {name: part.data["targets"] / whole for name, part in study.subject.sublosses.items()}
     return {name: 1 / np.max(ratio) for name, ratio in ratios.items()}
 
 

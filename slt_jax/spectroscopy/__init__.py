@@ -1,6 +1,14 @@
 """The developmental study: history → phases → checkpoints → readings → alignment → construction."""
 
 from slt_jax.spectroscopy import fingerprint
+from slt_jax.spectroscopy.agreement import (
+    HalfWay,
+    Interval,
+    RankAgreement,
+    half_way,
+    own_transition,
+    rank_agreement,
+)
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
@@ -38,10 +46,13 @@ __all__ = [
     "CoefficientLocality",
     "Construction",
     "Directions",
+    "HalfWay",
     "History",
+    "Interval",
     "Locality",
     "Phases",
     "Probe",
+    "RankAgreement",
     "Recorder",
     "Recording",
     "Subject",
@@ -62,13 +73,16 @@ __all__ = [
     "dos_probe",
     "fingerprint",
     "flow_probe",
+    "half_way",
     "hessian_probe",
     "largest_moves",
     "largest_moves_seen",
     "llc_probe",
     "locality",
+    "own_transition",
     "random_coordinates",
     "random_subspace",
+    "rank_agreement",
     "recorder_of",
     "scan",
     "select_restrictions",

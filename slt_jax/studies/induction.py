@@ -183,9 +183,7 @@ def study(weights: Weights | None = None) -> Study:
         # the middle ones around the forming of the heads
         keep_at=np.array([0, 60, 120, 180, 270, STEPS]),
         probes={
-            "susceptibility": susceptibility_probe(
-                nbeta=NBETA, gamma=GAMMA, chains=4, draws=100, burnin=100, thin=6, controls=True
-            )
+            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=100, burnin=100, thin=10)
         },
         restrictions=tuple(subject.restrictions),
         whole_probes={
@@ -196,7 +194,7 @@ def study(weights: Weights | None = None) -> Study:
     )
 
 
-def concepts(tokens: Array) -> dict[str, Partial]:
+def concepts(tokens: Array) -> dict[str, Callable[[PyTree], Array]]:
     """What can be seen of a network from outside, by name: 0 before, about 1 after.
 
     - ``"previous token 0.h"`` and ``"prefix matching 1.h"``: scores of the heads of the first and the second layer;
@@ -205,20 +203,35 @@ def concepts(tokens: Array) -> dict[str, Partial]:
       ``bigram``, by ``closeness``;
     - ``"in-context score"``: by how many nats late symbols are cheaper than early ones, over what is possible.
     """
-    few = tokens[:MEASURED]
-    scores = {
-        **{f"previous token 0.{head}": Partial(_previous_token, head, few) for head in range(NETWORK.heads)},
-        **{f"prefix matching 1.{head}": Partial(_prefix_matching, head, few) for head in range(NETWORK.heads)},
-    }
+    few = np.asarray(tokens[:MEASURED])
     exact = bigram(tokens, SYMBOLS)
     cost = jnp.mean(optax.softmax_cross_entropy(jnp.log(exact), exact), axis=0)
+    heads_of = range(NETWORK.heads)
     return {
         "beyond uniform": Partial(_beyond, tokens, uniform(tokens, SYMBOLS), exact),
         "without order": Partial(closeness, tokens, unigram(tokens, SYMBOLS)),
         "with order": Partial(closeness, tokens, exact),
         "in-context score": Partial(_in_context, tokens, exact, _late_less_early(cost)),
-        **scores,
+        **{f"previous token 0.{head}": _score_of(few, 0, head) for head in heads_of},
+        **{f"prefix matching 1.{head}": _score_of(few, 1, head) for head in heads_of},
     }
+
+
+def head_scores(params: PyTree, tokens: Array) -> Array:
+    """The previous-token scores of the first layer above the prefix-matching scores of the second, ``(2, heads)``.
+
+    Args:
+      params: Of ``NETWORK``.
+      tokens: Shape ``(B, T + 1)``.
+    """
+    inputs = tokens[:, :-1]
+    weights = attention_weights(NETWORK, params, inputs)
+    return jnp.stack([previous_token_scores(weights)[0], prefix_matching_scores(weights, inputs)[1]])
+
+
+def _score_of(tokens: np.ndarray, layer: int, head: int) -> Callable[[PyTree], Array]:
+    # over constants, not arguments: where all heads are recorded, the network is run for all of them once
+    return lambda params: head_scores(params, jnp.asarray(tokens))[layer, head]
 
 
 def distance(tokens: Array, predicted: Array, params: PyTree) -> Array:
@@ -267,12 +280,3 @@ def _answers(params: PyTree, inputs: Array) -> Array:
 
 def _said(params: PyTree, tokens: Array) -> Array:
     return jax.nn.softmax(_logits(params, tokens))
-
-
-def _previous_token(head: int, tokens: Array, params: PyTree) -> Array:
-    return previous_token_scores(attention_weights(NETWORK, params, tokens[:, :-1]))[0, head]
-
-
-def _prefix_matching(head: int, tokens: Array, params: PyTree) -> Array:
-    inputs = tokens[:, :-1]
-    return prefix_matching_scores(attention_weights(NETWORK, params, inputs), inputs)[1, head]

@@ -38,6 +38,8 @@ NETWORK = AttentionOnly(vocabulary=SYMBOLS, width=32, layers=2, heads=8, length=
 OPTIMIZER = optax.adam(3e-3)
 BATCH = 32
 STEPS = 1500
+#: The last of so many parts of the steps so far is averaged.
+AVERAGED = 10
 #: Sequences on which losses and concepts are recorded and readings taken, the same for all seeds: of readings the first
 #: 32 symbols, within which each is met often enough, and a chain costs a third.
 MEASURED, READ = 16, 32
@@ -55,9 +57,13 @@ Weights = Callable[[Array], Array]
 
 
 class State(NamedTuple):
-    """Parameters, the optimiser's state, and the key that the sequences come from."""
+    """Parameters, their average over the last steps, the optimiser's state, and the key that the sequences come from.
+
+    The average is what is looked at: single steps on few sequences shake every curve by more than they move it.
+    """
 
     params: PyTree
+    average: PyTree
     optimizer: PyTree
     key: Key
 
@@ -85,20 +91,23 @@ def initial(key: Key) -> State:
     """Random parameters, and the key of all sequences to come."""
     params_key, data_key = jax.random.split(key)
     params = NETWORK.init(params_key, jnp.zeros((1, LENGTH), jnp.int32))["params"]
-    return State(params, OPTIMIZER.init(params), data_key)
+    return State(params, params, OPTIMIZER.init(params), data_key)
 
 
 def update(weights: Weights | None, state: State, step: Array) -> State:
-    """One step of Adam on fresh sequences."""
+    """One step of Adam on fresh sequences, and of the average."""
     tokens = sample_chains(jax.random.fold_in(state.key, step), BATCH, LENGTH + 1, SYMBOLS)
     gradient = jax.grad(partial(training_loss, weights))(state.params, tokens)
     changes, optimizer = OPTIMIZER.update(gradient, state.optimizer, state.params)
-    return State(optax.apply_updates(state.params, changes), optimizer, state.key)
+    params = optax.apply_updates(state.params, changes)
+    share = 1 / (1 + step / AVERAGED)
+    average = jax.tree.map(lambda mean, new: mean + share * (new - mean), state.average, params)
+    return State(params, average, optimizer, state.key)
 
 
 def params_of(state: State) -> PyTree:
-    """The parameters in a state of training."""
-    return state.params
+    """The parameters that are measured: the average over about the last tenth of all steps so far."""
+    return state.average
 
 
 def soft_cross_entropy(logits: Array, batch: PyTree) -> Array:
@@ -181,9 +190,9 @@ def study(weights: Weights | None = None) -> Study:
         params_of=params_of,
         record_at=np.unique(np.concatenate([log_steps(STEPS, 50), np.arange(0, 601, 15)])),
         # the middle ones around the forming of the heads
-        keep_at=np.array([0, 60, 120, 180, 270, STEPS]),
+        keep_at=np.array([0, 90, 150, 210, 330, STEPS]),
         probes={
-            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=100, burnin=100, thin=10)
+            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=100, burnin=100, thin=8)
         },
         restrictions=tuple(subject.restrictions),
         whole_probes={

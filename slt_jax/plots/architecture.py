@@ -105,7 +105,15 @@ def _draw(axes: Axes, one: HeadMap, low: float, high: float, numbers: bool, pale
             # light colours lie at the top of the one scale, in the middle of the other
             light = 0.2 < share < 0.8 if palette == _SIGNED else share >= 0.6
             ink = style.INK if light else "white"
-            axes.text(head, row, f"{value:.3g}", ha="center", va="center", color=ink, size=8)
+            axes.text(
+                head,
+                row,
+                f"{value:.2f}" if palette == _SIGNED else f"{value:.3g}",
+                ha="center",
+                va="center",
+                color=ink,
+                size=8,
+            )
         if not one.healthy[row, head]:
             frame = Rectangle((head - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=style.ALARM, linewidth=1.6)
             axes.add_patch(frame)

@@ -12,7 +12,7 @@ from slt_jax.report.markup import Html, counted, figure, joined, plain
 _HEAD = re.compile(r"^head (\d+)\.(\d+)$")
 
 #: What the values of a probe are.
-_LABELS = {COEFFICIENT: "λ̂", "susceptibility": "nβ⟨L − L*⟩"}
+_LABELS = {COEFFICIENT: "λ̂", "susceptibility": "nβ⟨ΔL⟩"}
 
 
 def head_maps(content: Content, probe: str) -> Html | None:

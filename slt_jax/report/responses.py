@@ -25,15 +25,20 @@ class _Head(NamedTuple):
     rows: list[Row]
 
 
-def responses(content: Content, probe: str) -> Html | None:
+def responses(content: Content, probe: str) -> Html:
     """Maps of the heads for every observable, and rankings and transitions beside those of the heads' concepts."""
-    pieces = [head_maps(content, probe), response_maps(content, probe)]
+    said = element(
+        "p",
+        "nβ⟨ΔL⟩ is nβ times the mean excess of the loss along the chains: λ̂ at their temperature and γ. χ is the "
+        "response to a change of the data towards one kind of them, in units of both deviations: near 1 where the loss "
+        "on that kind does not feel what is free, near −1 where that kind alone does.",
+    )
+    pieces: list[Html | None] = [said, head_maps(content, probe), response_maps(content, probe)]
     for family, observable in content.study.get("rankings") or ():
         heads = _heads(content, probe, family)
         if len(heads) > 2 and content.history is not None:
             pieces += [_ranking(content, heads, family, observable), _transitions(content, heads, family, observable)]
-    there = [piece for piece in pieces if piece is not None]
-    return joined(*there) if there else None
+    return joined(*pieces)
 
 
 def _heads(content: Content, probe: str, family: str) -> list[_Head]:
@@ -86,7 +91,7 @@ def _ranking(content: Content, heads: list[_Head], family: str, observable: str)
         ]
         for at in np.argsort(-outside)
     ]
-    header = ["head", family, "rank", f"χ on {observable}", "rank", "nβ⟨L − L*⟩", "so it is"]
+    header = ["head", family, "rank", f"χ on {observable}", "rank", "nβ⟨ΔL⟩", "so it is"]
     caption = (
         f"Step {last[0].step}. χ is standardised: minus the correlation of L with the change of the loss towards "
         f"{observable}. Above {_ACQUIRED} counts, by either."
@@ -114,7 +119,7 @@ def _transitions(content: Content, heads: list[_Head], family: str, observable: 
         rows.append([head.name, f"{plain(interval.step)} ({plain(interval.begin)} to {plain(interval.end)})", *cells])
     if not rows:
         return None
-    header = ["head", f"{family}: fastest (its interval)", "nβ⟨L − L*⟩ half way", f"χ on {observable} half way"]
+    header = ["head", f"{family}: fastest (its interval)", "nβ⟨ΔL⟩ half way", f"χ on {observable} half way"]
     caption = (
         "The interval is where the concept changes at over half of its greatest speed. A reading is half way where "
         "it crosses the middle between its first and its last value, interpolated between checkpoints."

@@ -43,7 +43,7 @@ CHAPTERS = {
     COEFFICIENT: Chapter("Local learning coefficient", "λ̂", architecture.head_maps),
     "flow": Chapter("Flow of the learning coefficient", "λ_eff at the coldest nβ", temperatures.flows),
     "dos": Chapter("Density of states", "exponent λ", temperatures.spectrograms),
-    "susceptibility": Chapter("Susceptibility", "nβ⟨L − L*⟩", responses.responses),
+    "susceptibility": Chapter("Susceptibility", "nβ⟨ΔL⟩", responses.responses),
     "hessian": Chapter("Curvature", "λ of the quadratic approximation"),
 }
 

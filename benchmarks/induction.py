@@ -8,7 +8,9 @@ checkpoint with the study's own probe, prints JSON lines and keeps them in ``ben
 is compared was fixed on seeds 100 and 101, which are not among those that are run: the prefix-matching score of a head
 at the end of training, from attention alone, beside its standardised χ on the pattern "first time", from the losses
 alone. ``control`` is the same over the prior, at nβ = 0. For every head that ends with a score above a half,
-``transitions`` holds the interval of its score's own transition, and where ``nβ⟨L - L*⟩`` and χ are half way.
+``transitions`` holds the interval of its score's own transition, and where ``nβ⟨L - L*⟩`` and χ are half way: χ as it
+is, which at one head may be compared over time, and ``standardised``, which says of an untrained head already that
+tokens seen for the first time do not feel it.
 """
 
 import argparse
@@ -50,6 +52,7 @@ def row(seed: int) -> dict:
         {name: [along(one, array) for one in read[name]] for name in HEADS}
         for array in ("standardised", "standardised_error", "prior")
     )
+    steps = np.array(list(kept))
     last = [[table[name][-1] for name in HEADS] for table in (scores, chi, error, prior)]
     found = rank_agreement(last[0], last[1], 0.0, last[2])
     every = [one for readings in read.values() for one in readings]
@@ -67,7 +70,7 @@ def row(seed: int) -> dict:
         "same_heads": bool(np.array_equal(np.array(last[0]) >= ACQUIRED, np.array(last[1]) >= ACQUIRED)),
         "control": rank_agreement(last[0], last[3]).correlation,
         "transitions": [
-            transition(history, scores[name], list(kept), read[name], chi[name], error[name]) | {"head": name}
+            {"head": name, **transition(own_transition(history.steps, scores[name]), steps, read[name])}
             for name in HEADS
             if scores[name][-1] >= ACQUIRED
         ],
@@ -81,22 +84,30 @@ def row(seed: int) -> dict:
     }
 
 
-def transition(history, curve, steps, readings, chi, error) -> dict:
-    """The interval of a score's own transition, and where two readings of the head are half way."""
-    interval = own_transition(history.steps, curve)
-    value = half_way(steps, [float(one["value"]) for one in readings], [float(one["std_error"]) for one in readings])
-    response = half_way(steps, chi, error)
-    return {
-        "interval": numbers(interval),
-        "value_half_way": numbers(value),
-        "value_within": value.within(interval),
-        "chi_half_way": numbers(response),
-        "chi_within": response.within(interval),
-    }
+def transition(interval, steps, readings) -> dict:
+    """The interval of a score's own transition, and where the readings of its head are half way."""
+    found = {"interval": numbers(interval)}
+    for name, array, error in (
+        ("value", "value", "std_error"),
+        ("chi", "susceptibility", "susceptibility_error"),
+        ("standardised", "standardised", "standardised_error"),
+    ):
+        values, errors = ([along(one, each) for one in readings] for each in (array, error))
+        # in units of the largest: nats² are too small to be written in four digits
+        scale = max(map(abs, values)) or 1.0
+        half = half_way(steps, np.array(values) / scale, np.array(errors) / scale)
+        found |= {
+            f"{name}_by_step": numbers(np.array(values) / scale),
+            f"{name}_half_way": numbers(half),
+            f"{name}_within": half.within(interval),
+        }
+    return found
 
 
 def along(reading, array: str) -> float:
-    return float(reading[array][reading["observable"].tolist().index(OBSERVABLE)])
+    """A number of a reading, or that of the observable where it has one for each."""
+    found = reading[array]
+    return float(found if found.ndim == 0 else found[reading["observable"].tolist().index(OBSERVABLE)])
 
 
 def numbers(values) -> list:

@@ -122,7 +122,8 @@ def _transitions(content: Content, heads: list[_Head], family: str, observable: 
     header = ["head", f"{family}: fastest (its interval)", "nβ⟨ΔL⟩ half way", f"χ on {observable} half way"]
     caption = (
         "The interval is where the concept changes at over half of its greatest speed. A reading is half way where "
-        "it crosses the middle between its first and its last value, interpolated between checkpoints."
+        "it crosses the middle between its first and its last value, interpolated between checkpoints. χ is in nats² "
+        "here, not standardised: it is of one head at a time."
     )
     return joined(element("h3", "When"), table(header, rows, text=(0, 1, 2, 3), caption=caption))
 

@@ -24,6 +24,7 @@ from slt_jax.spectroscopy import Subject, Subloss, llc_probe, susceptibility_pro
 from slt_jax.studies.markov_chains import (
     bigram,
     divergence,
+    entropy,
     last_follower,
     sample_chains,
     times_seen,
@@ -54,6 +55,9 @@ PATTERNS = ("first time", "repeats", "differs")
 
 #: What each sequence, or each of its positions, counts for in training: ``weights(tokens) -> (B,)`` or ``(B, T)``.
 Weights = Callable[[Array], Array]
+
+
+_fresh = jax.jit(NETWORK.init)
 
 
 class State(NamedTuple):
@@ -90,7 +94,7 @@ def training_loss(weights: Weights | None, params: PyTree, tokens: Array) -> Arr
 def initial(key: Key) -> State:
     """Random parameters, and the key of all sequences to come."""
     params_key, data_key = jax.random.split(key)
-    params = NETWORK.init(params_key, jnp.zeros((1, LENGTH), jnp.int32))["params"]
+    params = _fresh(params_key, jnp.zeros((1, LENGTH), jnp.int32))["params"]
     return State(params, params, OPTIMIZER.init(params), data_key)
 
 
@@ -115,6 +119,7 @@ def soft_cross_entropy(logits: Array, batch: PyTree) -> Array:
     return optax.softmax_cross_entropy(logits, batch["targets"])
 
 
+@jax.jit
 def targets_of(tokens: Array) -> dict[str, Array]:
     """What a loss asks for at each position, by the name of the loss, each of shape ``(B, T, V)``.
 
@@ -163,7 +168,7 @@ def study(weights: Weights | None = None) -> Study:
     """
     tokens = sample_chains(jax.random.key(2402), WATCHED, LENGTH + 1, SYMBOLS)
     read = tokens[:MEASURED, : READ + 1]
-    variables = NETWORK.init(jax.random.key(0), read[:1, :-1])
+    variables = _fresh(jax.random.key(0), read[:1, :-1])
     loss_fn, params = from_linen(NETWORK, soft_cross_entropy, variables)
     outputs, _ = from_linen(NETWORK, variables=variables)
     data = {name: {"inputs": read[:, :-1], "targets": targets} for name, targets in targets_of(read).items()}
@@ -192,7 +197,7 @@ def study(weights: Weights | None = None) -> Study:
         # the middle ones around the forming of the heads
         keep_at=np.array([0, 90, 150, 210, 330, STEPS]),
         probes={
-            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=100, burnin=100, thin=8)
+            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=100, burnin=100, thin=12)
         },
         restrictions=tuple(subject.restrictions),
         whole_probes={
@@ -214,7 +219,7 @@ def concepts(tokens: Array) -> dict[str, Callable[[PyTree], Array]]:
     """
     few = np.asarray(tokens[:MEASURED])
     exact = bigram(tokens, SYMBOLS)
-    cost = jnp.mean(optax.softmax_cross_entropy(jnp.log(exact), exact), axis=0)
+    cost = jnp.mean(entropy(exact), axis=0)
     heads_of = range(NETWORK.heads)
     return {
         "beyond uniform": Partial(_beyond, tokens, uniform(tokens, SYMBOLS), exact),

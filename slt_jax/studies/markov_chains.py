@@ -65,6 +65,7 @@ def uniform(tokens: Array, symbols: int) -> Array:
     return jnp.full((tokens.shape[0], tokens.shape[1] - 1, symbols), 1 / symbols)
 
 
+@partial(jax.jit, static_argnums=1)
 def unigram(tokens: Array, symbols: int) -> Array:
     """The next symbol by how often each was seen so far: ``(N_j + 1) / (t + V)``.
 
@@ -80,6 +81,7 @@ def unigram(tokens: Array, symbols: int) -> Array:
     return (seen + 1) / jnp.sum(seen + 1, axis=2, keepdims=True)
 
 
+@partial(jax.jit, static_argnums=1)
 def bigram(tokens: Array, symbols: int) -> Array:
     """The next symbol by what followed the current one so far: ``(N_ij + 1) / (N_i + V)``, exactly the Bayes predictor.
 
@@ -97,6 +99,7 @@ def bigram(tokens: Array, symbols: int) -> Array:
     return (followed + 1) / jnp.sum(followed + 1, axis=2, keepdims=True)
 
 
+@partial(jax.jit, static_argnums=1)
 def times_seen(tokens: Array, symbols: int) -> Array:
     """How often the current symbol was followed before: ``N_i`` of ``bigram``, shape ``(B, T)``.
 
@@ -106,6 +109,7 @@ def times_seen(tokens: Array, symbols: int) -> Array:
     return jnp.sum(_followed(tokens, symbols), axis=2).astype(jnp.int32)
 
 
+@partial(jax.jit, static_argnums=1)
 def last_follower(tokens: Array, symbols: int) -> Array:
     """What followed the current symbol when it was last seen, -1 where it was not, shape ``(B, T)``.
 
@@ -121,11 +125,13 @@ def last_follower(tokens: Array, symbols: int) -> Array:
     return jnp.where(last < 0, -1, follower)
 
 
+@jax.jit
 def cross_entropy(probabilities: Array, tokens: Array) -> Array:
     """``-log p`` of the symbols that came, nats, shape ``(B, T)``."""
     return -jnp.log(jnp.take_along_axis(probabilities, tokens[:, 1:, None], axis=2)[..., 0])
 
 
+@jax.jit
 def entropy(probabilities: Array) -> Array:
     """``-Σ p log p``, nats, shape ``(B, T)``: of the Bayes predictor, its exact expected loss given what came before.
 
@@ -135,6 +141,7 @@ def entropy(probabilities: Array) -> Array:
     return -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), axis=-1)
 
 
+@jax.jit
 def divergence(truth: Array, predicted: Array) -> Array:
     """``KL(truth ‖ predicted)`` per position, nats, shape ``(B, T)``: the cost of saying one where the other holds."""
     return jnp.sum(jax.scipy.special.xlogy(truth, truth) - jax.scipy.special.xlogy(truth, predicted), axis=-1)

@@ -33,6 +33,7 @@ PROBES = {
     "dos": ("gamma",),
     "hessian": ("nbeta", "gamma"),
     "contact": ("nbeta", "gamma"),
+    "susceptibility": ("nbeta", "gamma", "chains", "batch_size"),
 }
 
 
@@ -100,10 +101,10 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     scan.add_argument("--seed", type=_seed, default=0)
     scan.add_argument("--nbeta", type=float, help="inverse temperature, of flow the coldest (default: n / log n)")
     scan.add_argument("--gamma", type=float, help="localisation strength (default: 1e-4 nbeta)")
-    scan.add_argument("--chains", type=int, default=4, help="of llc (default: 4)")
+    scan.add_argument("--chains", type=int, default=4, help="of llc and susceptibility (default: 4)")
     scan.add_argument("--draws", type=int, default=2000, help="of llc (default: 2000)")
     scan.add_argument("--burnin", type=int, default=2000, help="of llc (default: 2000)")
-    scan.add_argument("--batch-size", type=int, help="examples a step of llc (default: all)")
+    scan.add_argument("--batch-size", type=int, help="examples a step of llc and susceptibility (default: all)")
     scan.add_argument(
         "--together", type=int, help="restrictions of one shape in one program (default: 1 on CPU, else 8)"
     )
@@ -119,7 +120,7 @@ def studies() -> list[str]:
     """Names of all studies: the modules of ``slt_jax.studies`` that say how to run one, found by looking."""
     from slt_jax import studies as package
 
-    helpers = {"study", "hierarchy"}
+    helpers = {"study", "hierarchy", "markov_chains"}
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in helpers)
 
 
@@ -132,8 +133,8 @@ def _demo(options: argparse.Namespace) -> int:
     study = importlib.import_module(f"slt_jax.studies.{options.study}").study()
     if options.probes:
         # asked at the temperature and the resolution of the study's own readings
-        more = _probes(options.probes, dict(study.probes["llc"].settings))
-        more = {name: probe for name, probe in more.items() if name not in study.probes}
+        more = _probes(options.probes, dict({**study.whole_probes, **study.probes}["llc"].settings))
+        more = {name: probe for name, probe in more.items() if name not in {**study.probes, **study.whole_probes}}
         study = study._replace(whole_probes={**study.whole_probes, **more})
     out = options.out or Path(f"slt-out-{options.study}")
     with shown() as reporter:

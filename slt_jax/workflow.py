@@ -71,6 +71,7 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
         "title": study.title,
         "summary": study.summary,
         "expected_order": study.expected_order,
+        "rankings": study.rankings,
         "command": command,
         "settings": settings_of(probes),
     }

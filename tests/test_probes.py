@@ -271,5 +271,8 @@ def test_a_scan_takes_several_probes_and_goes_on_without_measuring_again(at_work
 @pytest.mark.parametrize("command", [["demo"], ["scan", "checkpoints", "--problem", "bowl:problem"]])
 def test_an_unknown_probe_is_refused_with_those_there_are(at_work, capsys, command):
     assert main([*command, "--out", "out", "--probes", "flow,magic"]) == 2
-    assert "--probes: got 'magic'; choose among llc, flow, dos, hessian, contact." in capsys.readouterr().err
+    assert (
+        "--probes: got 'magic'; choose among llc, flow, dos, hessian, contact, susceptibility."
+        in capsys.readouterr().err
+    )
     assert not (at_work / "out").exists()

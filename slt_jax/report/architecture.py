@@ -11,21 +11,51 @@ from slt_jax.report.markup import Html, counted, figure, joined, plain
 #: What ``slt_jax.restriction.heads`` calls a head: its attention module and its number there.
 _HEAD = re.compile(r"^head (\d+)\.(\d+)$")
 
+#: What the values of a probe are.
+_LABELS = {COEFFICIENT: "λ̂", "susceptibility": "nβ⟨ΔL⟩"}
+
 
 def head_maps(content: Content, probe: str) -> Html | None:
     """For each subloss a grid of all heads at each checkpoint; ``None`` where no heads were read."""
-    rows = [row for row in content.rows if row.probe == probe and _HEAD.match(row.restriction)]
+    rows = [row for row in content.rows if row.probe == probe and head_of(row.restriction)]
     pieces = []
     for subloss in dict.fromkeys(row.subloss for row in rows):
         own = [row for row in rows if row.subloss == subloss]
         maps = [_map_at(step, own) for step in sorted({row.step for row in own})]
-        pieces.append(_figure(maps, own[0], "λ̂" if probe == COEFFICIENT else probe))
+        pieces.append(_figure(maps, own[0], _LABELS.get(probe, probe)))
     return joined(*pieces) if pieces else None
 
 
+def response_maps(content: Content, probe: str) -> Html | None:
+    """For each observable the same grids of standardised χ; ``None`` where no heads were read."""
+    rows = [row for row in content.rows if row.probe == probe and head_of(row.restriction)]
+    pieces = []
+    for subloss in dict.fromkeys(row.subloss for row in rows):
+        own = [row for row in rows if row.subloss == subloss]
+        for observable in dict.fromkeys(name for row in own for name in row.arrays.get("observable", ())):
+            found = [row._replace(value=along(row, "standardised", observable)) for row in own]
+            maps = [_map_at(step, found) for step in sorted({row.step for row in found})]
+            pieces.append(_figure(maps, own[0], f"χ on {observable}", signed=True))
+    return joined(*pieces) if pieces else None
+
+
+def head_of(restriction: str) -> tuple[int, int] | None:
+    """Attention module and number of a head, or ``None`` for any other restriction."""
+    found = _HEAD.match(restriction)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def along(row: Row, array: str, observable: str) -> float:
+    """The entry of a reading's array that belongs to an observable; NaN where there is none."""
+    names = [str(name) for name in row.arrays.get("observable", ())]
+    if array not in row.arrays or observable not in names:
+        return float("nan")
+    return float(row.arrays[array][names.index(observable)])
+
+
 def _map_at(step: int, rows: list[Row]) -> plots.HeadMap:
-    places = {place: row for row in rows if row.step == step and (place := _place(row))}
-    every = [place for row in rows if (place := _place(row))]
+    places = {place: row for row in rows if row.step == step and (place := head_of(row.restriction))}
+    every = [place for row in rows if (place := head_of(row.restriction))]
     shape = tuple(1 + max(place[axis] for place in every) for axis in (0, 1))
     values, healthy = np.full(shape, np.nan), np.zeros(shape, bool)
     for place, row in places.items():
@@ -33,12 +63,7 @@ def _map_at(step: int, rows: list[Row]) -> plots.HeadMap:
     return plots.HeadMap(step, values, healthy)
 
 
-def _place(row: Row) -> tuple[int, int] | None:
-    found = _HEAD.match(row.restriction)
-    return (int(found[1]), int(found[2])) if found else None
-
-
-def _figure(maps: list[plots.HeadMap], row: Row, label: str) -> Html:
+def _figure(maps: list[plots.HeadMap], row: Row, label: str, *, signed: bool = False) -> Html:
     part = "whole loss" if row.subloss == "all" else row.subloss
     last = maps[-1]
     best = (
@@ -57,4 +82,4 @@ def _figure(maps: list[plots.HeadMap], row: Row, label: str) -> Html:
         f"{label} with one attention head free and all else frozen, {part}, at every checkpoint, on one scale.{most} "
         "Framed in red: unhealthy. Grey: no reading."
     )
-    return figure(plots.head_maps(maps, f"{label}, {part}"), alternative, caption)
+    return figure(plots.head_maps(maps, f"{label}, {part}", signed=signed), alternative, caption)

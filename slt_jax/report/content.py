@@ -165,6 +165,8 @@ def _rows_of(probe: str, node: Any) -> list[Row]:
     columns = {str(name): node[name] for name in node.data_vars}
     longer = [name for name, column in columns.items() if len(column.dims) > len(dims) and name not in _KNOWN]
     scalars = [name for name, column in columns.items() if column.dims == dims and name not in _KNOWN]
+    # words that name the points of an axis are the same in all readings
+    named = {str(name): node[name].values for name in node.coords if name not in dims}
     places = itertools.product(*(enumerate(node[dim].values.tolist()) for dim in dims))
     rows = []
     for at, (step, restriction, subloss) in (tuple(zip(*place, strict=True)) for place in places):
@@ -183,7 +185,7 @@ def _rows_of(probe: str, node: Any) -> list[Row]:
                 reason=reason,
                 extra={name: float(_entry(columns, name, at, np.nan)) for name in scalars},
                 trace=_trace(columns, at) if measured else None,
-                arrays={name: columns[name].values[at] for name in longer} if measured else {},
+                arrays={**named, **{name: columns[name].values[at] for name in longer}} if measured else {},
             )
         )
     return rows

@@ -7,7 +7,7 @@ import numpy as np
 
 from slt_jax import plots
 from slt_jax.plots.spectra import MOST_PANELS, MOST_ROWS
-from slt_jax.report import architecture, temperatures
+from slt_jax.report import architecture, responses, temperatures
 from slt_jax.report.content import (
     COEFFICIENT,
     Content,
@@ -43,6 +43,7 @@ CHAPTERS = {
     COEFFICIENT: Chapter("Local learning coefficient", "λ̂", architecture.head_maps),
     "flow": Chapter("Flow of the learning coefficient", "λ_eff at the coldest nβ", temperatures.flows),
     "dos": Chapter("Density of states", "exponent λ", temperatures.spectrograms),
+    "susceptibility": Chapter("Susceptibility", "nβ⟨ΔL⟩", responses.responses),
     "hessian": Chapter("Curvature", "λ of the quadratic approximation"),
 }
 

@@ -24,6 +24,7 @@ _TOLD = (
     "expected_order",
     "identity",
     "phases",
+    "rankings",
     "summary",
     "title",
     "versions",

@@ -2,6 +2,14 @@
 
 from slt_jax.restriction import check_together
 from slt_jax.spectroscopy import fingerprint
+from slt_jax.spectroscopy.agreement import (
+    HalfWay,
+    Interval,
+    RankAgreement,
+    half_way,
+    own_transition,
+    rank_agreement,
+)
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
@@ -27,6 +35,7 @@ from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
+from slt_jax.spectroscopy.susceptibility_probe import susceptibility_probe
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
 from slt_jax.spectroscopy.units import units
 
@@ -38,10 +47,13 @@ __all__ = [
     "CoefficientLocality",
     "Construction",
     "Directions",
+    "HalfWay",
     "History",
+    "Interval",
     "Locality",
     "Phases",
     "Probe",
+    "RankAgreement",
     "Recorder",
     "Recording",
     "Subject",
@@ -62,17 +74,21 @@ __all__ = [
     "dos_probe",
     "fingerprint",
     "flow_probe",
+    "half_way",
     "hessian_probe",
     "largest_moves",
     "largest_moves_seen",
     "llc_probe",
     "locality",
+    "own_transition",
     "random_coordinates",
     "random_subspace",
+    "rank_agreement",
     "recorder_of",
     "scan",
     "select_restrictions",
     "steps_between",
+    "susceptibility_probe",
     "transitions",
     "units",
     "usual_kinds",

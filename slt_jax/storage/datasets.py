@@ -92,7 +92,7 @@ def readings_tree(cells: Sequence[Cell], exact: Mapping[int, Truth], dims: Dims 
       A tree whose nodes have ``value``, ``std_error``, ``healthy``, ``measured`` and (``llc`` only) ``exact`` on dims
       ``step``, ``restriction`` and ``subloss``, and whatever else the probe returned with further dims. Where there is
       no reading the numbers are NaN, ``measured`` is false, and the attribute ``errors`` says why. Arrays that are
-      shorter in one reading than in another end in NaN, or false.
+      shorter in one reading than in another end in NaN, or false. Words along an axis are its coordinate.
     """
     nodes = {}
     for probe in dict.fromkeys(cell.probe for cell in cells):
@@ -134,7 +134,10 @@ def _probe_dataset(
             texts.setdefault("errors", {})[label] = cell.error
         for name, value in (cell.reading or {}).items():
             if value.dtype.kind == "U":
-                texts.setdefault(f"{name}s", {})[label] = str(value)
+                if value.ndim:
+                    coords[name] = value.tolist()
+                else:
+                    texts.setdefault(f"{name}s", {})[label] = str(value)
                 continue
             variables[name][1][(*place, *map(slice, np.shape(value)))] = value
             variables["measured"][1][place] = True

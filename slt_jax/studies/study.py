@@ -33,6 +33,8 @@ class Study(NamedTuple):
       restrictions: Which free directions are measured.
       sublosses: Which parts of the loss are measured.
       whole_probes: What is measured besides, on the whole loss in the whole network only.
+      rankings: Families of concepts and sublosses, as ``("prefix matching", "first time")``: by theory heads are in the
+        same order by the concepts ``"prefix matching 1.0"``, ... and by how they respond to that subloss.
       budget: The most checkpoints to measure.
       exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
         exact is known; ``None`` instead of a function where nothing ever is.
@@ -55,6 +57,7 @@ class Study(NamedTuple):
     exact: Callable[[PyTree], Truth | None] | None = None
     expected_order: tuple[tuple[str, ...], ...] = ()
     whole_probes: Mapping[str, Probe] = {}
+    rankings: tuple[tuple[str, str], ...] = ()
 
 
 def train(

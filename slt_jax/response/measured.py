@@ -1,6 +1,7 @@
 """A response matrix with the law of its errors: what structure and directions are read from."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -43,6 +44,9 @@ def measured(found: Susceptibility | Influence | Measured | tuple, columns: Inde
       found: What was measured; or ``(value, std_error)``, each ``(component, entry)``.
       columns: Of an influence, which queries; default all, and where they are its data at most 64, evenly spaced.
 
+    Returns:
+      The matrix; errors that entries share are known where a draw of each is kept, and independent otherwise.
+
     Raises:
       ValueError: it is nothing of the kind, or the shapes do not agree, or a number is not finite.
 
@@ -52,7 +56,9 @@ def measured(found: Susceptibility | Influence | Measured | tuple, columns: Inde
     if isinstance(found, Measured):
         return _checked(found)
     if isinstance(found, Susceptibility):
-        scatter = jax.vmap(_scatter)(found.energies[..., None], found.changes)
+        # draws of single entries are not kept
+        known = found.changes.shape[-1] == found.value.shape[-1]
+        scatter = jax.vmap(_scatter)(found.energies[..., None], found.changes) if known else None
         return _checked(Measured(found.value, found.std_error, scatter))
     if isinstance(found, Influence):
         entries = found.losses.reshape(*found.losses.shape[:2], -1)
@@ -81,6 +87,21 @@ def control(found: Susceptibility, name: str) -> Measured:
     return _checked(Measured(-pairs.covariance, pairs.std_error))
 
 
+def pool(matrices: Sequence[Measured]) -> Measured:
+    """The mean over seeds, with its errors.
+
+    >>> float(pool([Measured(jnp.ones((1, 1)), jnp.ones((1, 1)))] * 4).std_error[0, 0])
+    0.5
+    """
+    count = len(matrices)
+    scatters = [one.scatter / count for one in matrices if one.scatter is not None]
+    return Measured(
+        value=jnp.mean(jnp.stack([one.value for one in matrices]), axis=0),
+        std_error=_length(jnp.stack([one.std_error / count for one in matrices])),
+        scatter=jnp.concatenate(scatters, axis=1) if len(scatters) == count else None,
+    )
+
+
 def noise(key: Key, found: Measured, count: int) -> Array:
     """Draws of the error of a response matrix, normal, shape ``(count, component, entry)``.
 
@@ -89,7 +110,7 @@ def noise(key: Key, found: Measured, count: int) -> Array:
     0.0
     """
     if found.scatter is None:
-        return found.std_error * jax.random.normal(key, (count, *found.value.shape), found.value.dtype)
+        return found.std_error[None] * jax.random.normal(key, (count, *found.value.shape), found.value.dtype)
     weights = jax.random.normal(key, (count, *found.scatter.shape[:2]), found.value.dtype)
     drawn = jnp.einsum("rgb,gbce->rgce", weights, found.scatter, precision="highest")
     return drawn.reshape(count, *found.value.shape)
@@ -113,10 +134,10 @@ def _scatter(left: Array, right: Array) -> Array:
     return left_scale * right_scale * apart / math.sqrt(total * (total - 1))
 
 
-def _length(scatter: Array) -> Array:
-    """Root of the sum of squares over batches, of numbers whose squares may be none of single precision."""
-    scale = jnp.maximum(jnp.max(jnp.abs(scatter)), 1e-30)
-    return scale * jnp.sqrt(jnp.sum((scatter / scale) ** 2, axis=0))
+def _length(numbers: Array) -> Array:
+    """Root of the sum of squares over the first axis; the squares may be no numbers of single precision."""
+    scale = jnp.maximum(jnp.max(jnp.abs(numbers)), 1e-30)
+    return scale * jnp.sqrt(jnp.sum((numbers / scale) ** 2, axis=0))
 
 
 def _checked(found: Measured) -> Measured:

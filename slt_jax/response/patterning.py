@@ -64,7 +64,8 @@ class Pattern(NamedTuple):
         """The least and the largest strength at which no weight is negative; infinite where nothing changes."""
         moves = self._moves(density)
         with np.errstate(divide="ignore"):
-            return -1 / float(np.maximum(moves.max(), 0)), 1 / float(np.maximum(-moves.min(), 0))
+            low, high = -np.float64(1.0) / np.maximum([moves.max(), -moves.min()], 0.0) * [1, -1]
+        return float(low), float(high)
 
     def _moves(self, density: Array | None) -> np.ndarray:
         change = np.asarray(self.change, np.float64)

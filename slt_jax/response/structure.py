@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from slt_jax.response.agreement import matrix_correlations, principal_angles, rand_indices
 from slt_jax.response.conductance import MOST, Clusters, conductance_clusters
 from slt_jax.response.influence import Index
-from slt_jax.response.measured import Measured, control, measured, noise
+from slt_jax.response.measured import Measured, control, measured, noise, pool
 from slt_jax.response.reading import Axes, principal_axes
 from slt_jax.response.susceptibility import Susceptibility
 from slt_jax.tree import check_key
@@ -203,22 +202,7 @@ def read_response(
             for name, reading in beside.items()
         },
         components=None if names is None else names.components,
-        entries=None if names is None else names.observables,
-    )
-
-
-def pool(matrices: list[Measured]) -> Measured:
-    """The mean over seeds, with its errors.
-
-    >>> float(pool([Measured(jnp.ones((1, 1)), jnp.ones((1, 1)))] * 4).std_error[0, 0])
-    0.5
-    """
-    count = len(matrices)
-    scatters = [one.scatter / count for one in matrices if one.scatter is not None]
-    return Measured(
-        value=jnp.mean(jnp.stack([one.value for one in matrices]), axis=0),
-        std_error=jnp.linalg.norm(jnp.stack([one.std_error for one in matrices]), axis=0) / count,
-        scatter=jnp.concatenate(scatters, axis=1) if len(scatters) == count else None,
+        entries=names.observables if names and len(names.observables) == whole.value.shape[1] else None,
     )
 
 

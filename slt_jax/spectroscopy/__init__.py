@@ -26,6 +26,7 @@ from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, check_together, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
+from slt_jax.spectroscopy.susceptibility_probe import susceptibility_probe
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
 from slt_jax.spectroscopy.units import units
 
@@ -72,6 +73,7 @@ __all__ = [
     "scan",
     "select_restrictions",
     "steps_between",
+    "susceptibility_probe",
     "transitions",
     "units",
     "usual_kinds",

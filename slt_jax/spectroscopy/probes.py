@@ -16,7 +16,8 @@ from slt_jax.restriction import Restriction, stacked
 from slt_jax.sampling import Trace, check_batch_size, check_schedule
 from slt_jax.types import Array, Key, PyTree
 
-#: What a probe returns: arrays by name. ``value``, ``std_error`` and ``healthy`` have shape ``()``.
+#: What a probe returns: arrays by name. ``value``, ``std_error`` and ``healthy`` have shape ``()``. Words along an axis
+#: that is called as they are name its points.
 Reading = dict[str, np.ndarray]
 
 #: Points of a chain that are kept for its picture.
@@ -33,6 +34,8 @@ class Probe(NamedTuple):
       dims: What the axes of its arrays are called where they are stored, by the name of the array.
       measure_many: ``measure_many(keys, problem, restrictions, **settings) -> readings`` of restrictions of one shape
         in one program, each reading as right as that of ``measure``; or ``None``.
+      observes: Whether ``measure`` is also given ``observables``: the sublosses of the subject by name, each as the
+        ``Problem`` that it is at the checkpoint. A subject without sublosses is refused then.
     """
 
     measure: Callable[..., Reading]
@@ -40,6 +43,7 @@ class Probe(NamedTuple):
     check: Callable[..., None] | None = None
     dims: Mapping[str, tuple[str, ...]] = {}
     measure_many: Callable[..., list[Reading]] | None = None
+    observes: bool = False
 
 
 def llc_probe(

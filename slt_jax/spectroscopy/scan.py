@@ -1,6 +1,7 @@
 """Points probes at checkpoints: one cell for each (probe, step, restriction, subloss), each resumable by itself."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -102,9 +103,11 @@ def scan(
         except CheckpointError as error:
             yield from _failed(checkpoint.step, probes, restrictions, sublosses, str(error))
             continue
+        watching = any(probe.observes for probe in probes.values())
         for subloss in sublosses:
             try:
                 problem = problem_at(part_of[subloss], params)
+                observed = _observed(subject, params) if watching else {}
             except ValueError as error:
                 yield from _failed(checkpoint.step, probes, restrictions, [subloss], str(error))
                 continue
@@ -112,20 +115,28 @@ def scan(
                 fingerprint.of_package(),
                 jax.__version__,
                 fingerprint.of_tree(problem.params),
-                fingerprint.of_tree(problem.data),
-                fingerprint.of_loss(*problem),
+                *_problem_mark(problem),
                 np.asarray(jax.random.key_data(key)).tolist(),
             )
+            seen = fingerprint.of_text(*(item for name in observed for item in (name, *_problem_mark(observed[name]))))
             lift = {restriction: _restriction_mark(free[restriction], problem.params) for restriction in restrictions}
             tasks = {
                 name: [
-                    _task((name, checkpoint.step, restriction, subloss), content, lift, probe, key, free)
+                    _task(
+                        (name, checkpoint.step, restriction, subloss),
+                        fingerprint.of_text(content, seen) if probe.observes else content,
+                        lift,
+                        probe,
+                        key,
+                        free,
+                    )
                     for restriction in restrictions
                 ]
                 for name, probe in probes.items()
             }
+            ready = {name: _with_observables(probe, observed) for name, probe in probes.items()}
             for number in range(len(restrictions)):
-                for name, probe in probes.items():
+                for name, probe in ready.items():
                     task = tasks[name][number]
                     if together > 1 and probe.measure_many is not None and finished.get(task.mark) is None:
                         _measure_alike(tasks[name][number:], together, finished, probe, problem)
@@ -143,7 +154,11 @@ def check_scan(
     part_of, names = parts(subject), list(sublosses)
     _check_names("restrictions", restrictions, {WHOLE_NETWORK: None, **subject.restrictions})
     _check_names("sublosses", names, part_of)
-    for probe in probes.values():
+    for name, probe in probes.items():
+        if probe.observes and not subject.sublosses:
+            raise ValueError(
+                f"probes: {name!r} looks at the sublosses, and the subject has none; give it some by name."
+            )
         for part in (part_of[name] for name in names):
             if probe.check is not None:
                 probe.check(Problem(part.loss_fn, subject.problem.params, part.data), **probe.settings)
@@ -218,6 +233,22 @@ def _measure_alike(
 
 def _together_by_default() -> int:
     return 1 if jax.default_backend() == "cpu" else _TOGETHER
+
+
+def _observed(subject: Subject, params: PyTree) -> dict[str, Problem]:
+    return {name: problem_at(part, params) for name, part in subject.sublosses.items()}
+
+
+def _with_observables(probe: Probe, observed: Mapping[str, Problem]) -> Probe:
+    """The probe as it is called for all others, with what it looks at bound to it."""
+    if not probe.observes:
+        return probe
+    many = None if probe.measure_many is None else partial(probe.measure_many, observables=observed)
+    return probe._replace(measure=partial(probe.measure, observables=observed), measure_many=many)
+
+
+def _problem_mark(problem: Problem) -> tuple[str, str]:
+    return fingerprint.of_tree(problem.data), fingerprint.of_loss(*problem)
 
 
 def _failed(

@@ -110,42 +110,48 @@ def standardise(value: Array, *, uniform: bool = False) -> Array:
     >>> standardise(jnp.array([[1.0, 3.0], [5.0, 5.0]]), uniform=True).tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
     """
-    return _standardised(value, _scale(value), uniform)
+    return _centred(value, _inverse(_spread(value)), uniform)
 
 
-def _scale(value: Array) -> Array:
-    """Spread of each component over the entries, 1 for what does not vary."""
+def _spread(value: Array) -> Array:
+    """Of each component over the entries, ``(component, 1)``; squares of small numbers are none of single precision."""
     apart = value - value[:, :1]
     largest = jnp.max(jnp.abs(apart), axis=1, keepdims=True)
-    largest = jnp.where(largest > 0, largest, 1.0)
-    # squares of small numbers are none of single precision
-    spread = largest * jnp.std(apart / largest, axis=1, keepdims=True)
-    return jnp.where(spread > 0, spread, 1.0)
+    return largest * jnp.std(apart * _inverse(largest), axis=1, keepdims=True)
 
 
-def _standardised(value: Array, scale: Array, uniform: bool) -> Array:
+def _inverse(spread: Array) -> Array:
+    """Its inverse, and 1 of what does not vary."""
+    return 1 / jnp.where(spread > 0, spread, 1.0)
+
+
+def _centred(value: Array, factor: Array, uniform: bool) -> Array:
+    """Components centred and multiplied, then entries centred."""
     apart = value - value[:, :1]
-    apart = (apart - jnp.mean(apart, axis=1, keepdims=True)) / scale
+    apart = (apart - jnp.mean(apart, axis=1, keepdims=True)) * factor
     return apart if uniform else apart - jnp.mean(apart, axis=0, keepdims=True)
 
 
 @partial(jax.jit, static_argnames=("uniform",))
 def _axes(key: Key, found: Measured, uniform: bool) -> Axes:
-    standard, scale = standardise(found.value, uniform=uniform), _scale(found.value)
+    standard = standardise(found.value, uniform=uniform)
+    keys = jax.random.split(key, _DRAWS)
+    spreads = jax.lax.map(lambda key: _spread(noise(jax.random.split(key)[0], found, 1)[0]), keys)
+    # a component of no more spread than noise often has is noise; of others, noise has this share
+    share = jnp.minimum(jnp.quantile(spreads, _QUANTILE, axis=0) * _inverse(_spread(found.value)), 1.0)
     left, sizes, right = jnp.linalg.svd(standard, full_matrices=False)
 
     def look(key: Key) -> tuple[Array, Array, Array, Array]:
         alone_key, with_key = jax.random.split(key)
         error = noise(alone_key, found, 1)[0]
-        # a component with less spread than its errors has drawn little of them: no noise is larger than its spread
-        widest = jnp.maximum(scale, _scale(error))
-        alone = jnp.linalg.svd(_standardised(error, widest, uniform), compute_uv=False)[0]
+        factor = share * _inverse(_spread(error))
+        alone = jnp.linalg.svd(_centred(error, factor, uniform), compute_uv=False)[0]
         moved = standardise(found.value + noise(with_key, found, 1)[0], uniform=uniform)
         u, s, v = jnp.linalg.svd(moved, full_matrices=False)
         signs = jnp.where(jnp.sum(v * right, axis=1) < 0, -1.0, 1.0)
         return alone, s, (u * signs[None, :] - left) ** 2, (v.T * signs[None, :] - right.T) ** 2
 
-    alone, moved, components, entries = jax.lax.map(look, jax.random.split(key, _DRAWS))
+    alone, moved, components, entries = jax.lax.map(look, keys)
     limit = jnp.quantile(alone, _QUANTILE)
     # what centring leaves of an exact matrix is rounding
     rounding = np.sqrt(standard.size) * jnp.finfo(standard.dtype).eps * sizes[0]

@@ -12,6 +12,7 @@ random direction. Keeps its lines in ``benchmarks/results/patterning.jsonl``.
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ RESULTS = Path(__file__).parent / "results" / "patterning.jsonl"
 QUARTERS = 4
 PROPERTIES = ("order tells", "uneven symbols")
 #: Steps of a run and from look to look; the checkpoint of which χ is measured, and the seed that it is of.
-STEPS, EVERY, AT, SEED = 450, 10, 100, 100
+STEPS, EVERY, AT, SEED = 400, 10, 100, 100
 #: Sequences of which χ is measured, and those that coordinates are read on.
 EXAMPLES, PROBES = 128, 128
 NBETA, GAMMA = 80.0, 1000.0
 SEEDS = 5
+#: Half of where the coordinate of order and the best head's score end.
+LEVELS = {"order half learned": 0.5, "prefix matching half formed": 0.3}
 #: Share of the largest strength at which no weight is negative, along the direction and its opposite.
 SHARE = 0.9
 
@@ -157,6 +160,7 @@ def main() -> None:
     """Measure and print all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--only", choices=("response", "training"), help="training reads the response from the lines")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
 
@@ -166,46 +170,55 @@ def main() -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(one) + "\n" for one in rows))
 
-    ends = quarters()
-    nothing = jnp.zeros(QUARTERS * len(PROPERTIES))
-    seen, kept = run(jax.random.key(SEED), ends, nothing, keep=True)
-    add(
-        {
-            "case": "the run that the checkpoint is of",
-            "seed": SEED,
-            "steps": list(range(0, STEPS, EVERY)),
-            **{name: rounded(seen[:, at]) for at, name in enumerate(("counts", "order", "prefix matching"))},
-        }
-    )
+    if options.only == "training":
+        rows += [json.loads(line) for line in options.out.read_text().splitlines()[:2]]
+    else:
+        for row in response_rows(quarters()):
+            add(row)
+    if options.only != "response":
+        for row in training_rows(quarters(), rows[1]):
+            add(row)
+
+
+def response_rows(ends: Any) -> Iterator[dict[str, Any]]:
+    """A run, and the response at its checkpoint."""
+    seen, kept = run(jax.random.key(SEED), ends, jnp.zeros(QUARTERS * len(PROPERTIES)), keep=True)
+    yield {
+        "case": "the run that the checkpoint is of",
+        "seed": SEED,
+        "steps": list(range(0, STEPS, EVERY)),
+        **{name: rounded(seen[:, at]) for at, name in enumerate(("counts", "order", "prefix matching"))},
+    }
     matrix, said = response(jax.tree.map(lambda leaf: leaf[AT // EVERY], kept), ends)
-    add(
-        {
-            "case": "response",
-            "step": AT,
-            "coordinates": ["counts", "order"],
-            "directions": [f"{name}, quarter {at}" for name in PROPERTIES for at in range(1, QUARTERS + 1)],
-            "nbeta_chi": rounded(matrix.value, 5),
-            "std_error": rounded(matrix.std_error, 5),
-            **said,
-        }
-    )
+    yield {
+        "case": "response",
+        "step": AT,
+        "coordinates": ["counts", "order"],
+        "directions": [f"{name}, quarter {at}" for name in PROPERTIES for at in range(1, QUARTERS + 1)],
+        "nbeta_chi": rounded(matrix.value, 5),
+        "std_error": rounded(matrix.std_error, 5),
+        **said,
+    }
+
+
+def training_rows(ends: Any, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The direction, and what training along it does."""
+    matrix = jnp.asarray(row["nbeta_chi"]), jnp.asarray(row["std_error"])
     wanted = jnp.array([0.0, 0.01])
     pattern = patterning(jax.random.key(2), matrix, wanted)
     tokens = sequences(99, 8192)
     low, high = pattern.strengths(density(ends, tokens) / jnp.mean(density(ends, tokens), axis=0, keepdims=True))
     strength = SHARE * min(-low, high)
     move = strength * pattern.change
-    add(
-        {
-            "case": "direction",
-            "wanted": rounded(wanted),
-            "change": rounded(pattern.change, 5),
-            "predicted": rounded(pattern.predicted, 5),
-            "std_error": rounded(pattern.std_error, 5),
-            "strength": round(strength, 3),
-            "said": pattern.explain(),
-        }
-    )
+    yield {
+        "case": "direction",
+        "wanted": rounded(wanted),
+        "change": rounded(pattern.change, 5),
+        "predicted": rounded(pattern.predicted, 5),
+        "std_error": rounded(pattern.std_error, 5),
+        "strength": round(strength, 3),
+        "said": pattern.explain(),
+    }
 
     def random_move(seed: int) -> Any:
         """Along a random direction, whose weights have the spread of those found and are never negative."""
@@ -215,7 +228,7 @@ def main() -> None:
         return drawn * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(ratios @ drawn)))
 
     arms = {
-        "unchanged": nothing,
+        "unchanged": jnp.zeros_like(move),
         "towards": move,
         "away": -move,
         "random": random_move(11),
@@ -223,11 +236,11 @@ def main() -> None:
 
     def train(moves: Any, key: Any) -> np.ndarray:
         seen = np.asarray(run(key, ends, moves)[0])
-        half = 0.5 * (np.max(seen[:, 2]) + seen[0, 2])
-        return np.array([crossing(seen[:, 1], 0.5), crossing(seen[:, 2], half)])
+        print(rounded(seen[::5, 1], 2), flush=True)
+        return np.array([crossing(seen[:, 1 + at], level) for at, level in enumerate(LEVELS.values())])
 
     found = retrained(train, jax.random.split(jax.random.key(3), SEEDS), arms)
-    for at, name in enumerate(("order half learned", "prefix matching half formed")):
+    for at, name in enumerate(LEVELS):
         for arm in arms:
             row = {
                 "case": name,
@@ -239,7 +252,7 @@ def main() -> None:
                 row["shift"] = round(float(found.mean[arm][at]), 1)
                 row["std_error"] = round(float(found.std_error[arm][at]), 1)
                 row["earlier"], row["later"] = int(found.below[arm][at]), int(found.above[arm][at])
-            add(row)
+            yield row
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def many():
         value_key, noise_key = jax.random.split(key)
         seen = value + error * jax.random.normal(value_key, value.shape)
         errors = noise(noise_key, Measured(seen, error), 256)
-        return _pattern(errors, seen, jnp.asarray(WANTED, jnp.float32)), seen
+        return _pattern(errors, seen, jnp.asarray(WANTED, jnp.float32), error[:, 0]), seen
 
     @jax.jit
     def go(value, error):
@@ -115,6 +115,15 @@ def test_noise_is_not_followed(many):
     assert "no change of these data is known to move anything" in one.explain()
     np.testing.assert_allclose(one.unreachable, WANTED, rtol=1e-6)
     assert one.strengths() == (-np.inf, np.inf)
+
+
+def test_a_coordinate_of_large_numbers_does_not_drown_the_others():
+    sizes = np.array([1e6, 1.0, 1e-6])
+    value, error = single(*(sizes[:, None] * part for part in (RESPONSE, 0.3 * ERROR)))
+    found = slt.patterning(KEY, (value, error), sizes * WANTED)
+    plain = slt.patterning(KEY, single(RESPONSE, 0.3 * ERROR), WANTED)
+    assert int(np.sum(found.singular_values > found.noise)) == 3
+    np.testing.assert_allclose(found.change, plain.change, rtol=1e-2, atol=1e-7)
 
 
 def test_what_cannot_be_reached_is_named():

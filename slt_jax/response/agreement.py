@@ -71,7 +71,7 @@ def matrix_correlations(matrices: Sequence[Array | np.ndarray]) -> np.ndarray:
 
     An axis of noise that entries share comes back in every seed, with other components: here it does not.
 
-    >>> matrix_correlations([np.array([[1.0, -1.0]]), np.array([[-2.0, 2.0]])]).tolist()
+    >>> matrix_correlations([np.array([[1.0, -1.0]]), np.array([[-2.0, 2.0]])]).round(3).tolist()
     [-1.0]
     """
     flat = [np.ravel(one).astype(np.float64) for one in matrices]

@@ -141,7 +141,7 @@ def pagerank(graph: Any, start: int, teleport: float = TELEPORT, tolerance: floa
     ``D^-½ p``, the graph being symmetric.
 
     >>> pagerank(neighbour_graph(np.array([[0.0], [1.0]]), 1), 0, 0.5).round(3).tolist()
-    [0.667, 0.333]
+    [0.75, 0.25]
     """
     from scipy.sparse import diags_array, eye_array
     from scipy.sparse.linalg import cg

@@ -28,7 +28,8 @@ class Pattern(NamedTuple):
       std_error: Its standard error.
       wanted: ``dμ*``, shape ``(coordinate,)``.
       unreachable: The part of it that no change of these data reaches, as far as χ stands above its noise.
-      singular_values: Of χ, the largest first.
+      singular_values: Of χ in units of its errors, each coordinate divided by the root mean square of its own; the
+        largest first.
       noise: The largest singular value that the errors of χ alone would give, in nineteen of twenty cases.
     """
 
@@ -100,16 +101,17 @@ def patterning(
     """The smallest change of the data that moves structure as wanted: ``χ dh = dμ*``, ``dh = χ⁺ dμ*``.
 
     ``χ⁺ = Σ_k (1 - τ²/s_k²)₊ v_k u_kᵀ / s_k``: singular values below ``τ``, the largest that the errors of χ alone
-    would give, are cut, those above are shrunk. A direction fitted to noise promises more than it holds, by
-    ``E[N dh(χ + N)]``, ``N`` the noise: this is measured (Stein's lemma) and taken from the prediction. Works inside
-    jit, where a pair of arrays is passed.
+    would give, are cut, those above are shrunk; of χ and ``dμ*`` in units of the error of each coordinate, so that of
+    what cannot all be reached that comes first of which χ is known best. A direction fitted to noise promises more than
+    it holds, by ``E[N dh(χ + N)]``, ``N`` the noise: this is measured (Stein's lemma) and taken from the prediction.
+    Works inside jit, where a pair of arrays is passed.
 
     Args:
       key: A typed key, for draws of the noise.
       found: χ with its errors, axes ``(coordinate, direction)``: a pair ``(value, std_error)`` with ``dμ = value dh``;
         or a ``Susceptibility`` or an ``Influence``, of which it is ``nβ χ``, in nats, per share ``h`` of
         ``q_h = (1 - h) q + h q'``.
-      wanted: ``dμ*``, shape ``(coordinate,)``. Coordinates should have comparable units.
+      wanted: ``dμ*``, shape ``(coordinate,)``.
 
     Returns:
       A ``Pattern``; its ``weights(strength)`` are those of the examples.
@@ -125,8 +127,8 @@ def patterning(
 
     >>> value = jnp.array([[2.0, 0.0], [0.0, 1e-3]])
     >>> found = patterning(jax.random.key(0), (value, jnp.full((2, 2), 1e-2)), jnp.array([1.0, 1.0]))
-    >>> found.change.round(2).tolist(), found.unreachable.round(2).tolist()
-    ([0.5, 0.0], [-0.0, 1.0])
+    >>> found.change.round(2).tolist(), (found.wanted - found.unreachable).round(2).tolist()
+    ([0.5, 0.0], [1.0, 0.0])
     """
     check_key(key)
     chi = measured(found)
@@ -137,32 +139,43 @@ def patterning(
         raise ValueError(
             f"wanted: got shape {goal.shape} with χ of {chi.value.shape[0]} coordinates; pass one number for each."
         )
-    return _pattern(noise(key, chi, _DRAWS), chi.value, goal)
+    # in units of its errors: one coordinate of large numbers would drown the others in its noise
+    unit = jnp.sqrt(jnp.mean((chi.std_error / _largest(chi.std_error)) ** 2, axis=1)) * _largest(chi.std_error)
+    unit = jnp.maximum(unit, 1e-3 * _largest(unit))
+    return _pattern(noise(key, chi, _DRAWS), chi.value, goal, unit)
+
+
+def _largest(numbers: Array) -> Array:
+    """The largest, and 1 where all are 0."""
+    most = jnp.max(numbers)
+    return jnp.where(most > 0, most, 1.0)
 
 
 @jax.jit
-def _pattern(errors: Array, value: Array, wanted: Array) -> Pattern:
-    tau = jnp.quantile(jax.vmap(lambda n: jnp.linalg.svd(n, compute_uv=False)[0])(errors), _QUANTILE)
+def _pattern(errors: Array, value: Array, wanted: Array, unit: Array) -> Pattern:
+    scaled, scaled_errors, goal = value / unit[:, None], errors / unit[None, :, None], wanted / unit
+    tau = jnp.quantile(jax.vmap(lambda n: jnp.linalg.svd(n, compute_uv=False)[0])(scaled_errors), _QUANTILE)
 
     def change(chi: Array) -> Array:
         left, sizes, right = jnp.linalg.svd(chi, full_matrices=False)
-        return right.T @ (_inverse(sizes, tau) * (left.T @ wanted))
+        return right.T @ (_inverse(sizes, tau) * (left.T @ goal))
 
     def promised(error: Array) -> Array:
-        apart = change(value + _NUDGE * error) - change(value - _NUDGE * error)
+        apart = change(scaled + _NUDGE * error) - change(scaled - _NUDGE * error)
         return error @ apart / (2 * _NUDGE)
 
     with jax.default_matmul_precision("highest"):
-        left, sizes, _ = jnp.linalg.svd(value, full_matrices=False)
-        inside = (_inverse(sizes, tau) > 0) * (left.T @ wanted)
-        found = change(value)
+        left, sizes, _ = jnp.linalg.svd(scaled, full_matrices=False)
+        inside = (_inverse(sizes, tau) > 0) * (left.T @ goal)
+        found = change(scaled)
+        excess = jnp.mean(jax.vmap(promised)(scaled_errors), axis=0)
         return Pattern(
             change=found,
             # what does not change the data moves nothing
-            predicted=jnp.where(jnp.any(found != 0), value @ found - jnp.mean(jax.vmap(promised)(errors), axis=0), 0.0),
-            std_error=jnp.std(errors @ found, axis=0),
+            predicted=jnp.where(jnp.any(found != 0), unit * (scaled @ found - excess), 0.0),
+            std_error=unit * jnp.std(scaled_errors @ found, axis=0),
             wanted=wanted,
-            unreachable=wanted - left @ inside,
+            unreachable=wanted - unit * (left @ inside),
             singular_values=sizes,
             noise=tau,
         )

@@ -1,12 +1,14 @@
 """Patterning on real training: do data that are reweighted along the found direction bring an ability forward?
 
-    python benchmarks/patterning.py                      # χ, the direction, and 20 runs: ten minutes of two cores
+    python benchmarks/patterning.py                      # χ, the directions, and 30 runs: fifteen minutes
 
 Sequences of the study ``induction`` are sorted into quarters by how much their order tells, and by how uneven their
 symbols are. At a checkpoint before the heads form, the response of two coordinates of the network to more sequences of
-each quarter is measured, ``patterning`` asks for the direction that moves one of them, and the network is trained from
-five other seeds with these weights, with the opposite ones, with neither, and with weights of the same size along a
-random direction. Keeps its lines in ``benchmarks/results/patterning.jsonl``.
+each quarter is measured, ``patterning`` gives the direction that moves the second alone, and the one that moves it
+whatever the first does; and the network is trained from five other seeds with these weights, with the opposite ones,
+with neither, and with weights of the same size along a random direction.
+
+Keeps its lines in ``benchmarks/results/patterning.jsonl``.
 """
 
 import argparse
@@ -38,6 +40,8 @@ STEPS, EVERY, AT, SEED = 400, 10, 100, 100
 EXAMPLES, PROBES = 128, 128
 NBETA, GAMMA = 80.0, 1000.0
 SEEDS = 5
+#: By name, the coordinates that χ is taken of, and by how much they are to move.
+DIRECTIONS = {"order, counts kept": ([0, 1], [0.0, 0.01]), "order alone": ([1], [0.01])}
 #: Half of where the coordinate of order and the best head's score end.
 LEVELS = {"order half learned": 0.5, "prefix matching half formed": 0.3}
 #: Share of the largest strength at which no weight is negative, along the direction and its opposite.
@@ -202,57 +206,47 @@ def response_rows(ends: Any) -> Iterator[dict[str, Any]]:
 
 
 def training_rows(ends: Any, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The direction, and what training along it does."""
-    matrix = jnp.asarray(row["nbeta_chi"]), jnp.asarray(row["std_error"])
-    wanted = jnp.array([0.0, 0.01])
-    pattern = patterning(jax.random.key(2), matrix, wanted)
+    """The directions, and what training along them does."""
+    value, error = jnp.asarray(row["nbeta_chi"]), jnp.asarray(row["std_error"])
     tokens = sequences(99, 8192)
-    low, high = pattern.strengths(density(ends, tokens) / jnp.mean(density(ends, tokens), axis=0, keepdims=True))
-    strength = SHARE * min(-low, high)
-    move = strength * pattern.change
-    yield {
-        "case": "direction",
-        "wanted": rounded(wanted),
-        "change": rounded(pattern.change, 5),
-        "predicted": rounded(pattern.predicted, 5),
-        "std_error": rounded(pattern.std_error, 5),
-        "strength": round(strength, 3),
-        "said": pattern.explain(),
-    }
-
-    def random_move(seed: int) -> Any:
-        """Along a random direction, whose weights have the spread of those found and are never negative."""
-        ratios = density(ends, tokens) - 1
-        drawn = jax.random.normal(jax.random.key(seed), move.shape)
-        drawn = drawn * jnp.std(ratios @ move) / jnp.std(ratios @ drawn)
-        return drawn * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs(ratios @ drawn)))
-
-    arms = {
-        "unchanged": jnp.zeros_like(move),
-        "towards": move,
-        "away": -move,
-        "random": random_move(11),
-    }
+    ratios = density(ends, tokens)
+    ratios = ratios / jnp.mean(ratios, axis=0, keepdims=True)
+    arms = {"unchanged": jnp.zeros(value.shape[1])}
+    for name, (chosen, wanted) in DIRECTIONS.items():
+        pattern = patterning(jax.random.key(2), (value[np.array(chosen)], error[np.array(chosen)]), jnp.array(wanted))
+        low, high = pattern.strengths(ratios)
+        strength = SHARE * min(-low, high)
+        move = strength * pattern.change
+        arms |= {f"towards: {name}": move, f"away: {name}": -move}
+        yield {
+            "case": "direction",
+            "name": name,
+            "wanted": rounded(wanted),
+            "change": rounded(pattern.change, 5),
+            "predicted": rounded(pattern.predicted, 5),
+            "std_error": rounded(pattern.std_error, 5),
+            "strength": round(strength, 3),
+            "said": pattern.explain(),
+        }
+    # along a random direction, with weights of the same spread that are not negative either
+    drawn = jax.random.normal(jax.random.key(11), move.shape)
+    drawn = drawn * jnp.std((ratios - 1) @ move) / jnp.std((ratios - 1) @ drawn)
+    arms["random"] = drawn * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs((ratios - 1) @ drawn)))
 
     def train(moves: Any, key: Any) -> np.ndarray:
         seen = np.asarray(run(key, ends, moves)[0])
-        print(rounded(seen[::5, 1], 2), flush=True)
         return np.array([crossing(seen[:, 1 + at], level) for at, level in enumerate(LEVELS.values())])
 
     found = retrained(train, jax.random.split(jax.random.key(3), SEEDS), arms)
     for at, name in enumerate(LEVELS):
-        for arm in arms:
-            row = {
-                "case": name,
-                "arm": arm,
-                "spread of weights": round(float(jnp.std(weights(ends, arms[arm], tokens))), 3),
-            }
-            row["steps"] = rounded(found.values[arm][:, at], 1)
+        for arm, moves in arms.items():
+            line = {"case": name, "arm": arm, "steps": rounded(found.values[arm][:, at], 1)}
+            line["spread of weights"] = round(float(jnp.std((ratios - 1) @ moves)), 3)
             if arm in found.mean:
-                row["shift"] = round(float(found.mean[arm][at]), 1)
-                row["std_error"] = round(float(found.std_error[arm][at]), 1)
-                row["earlier"], row["later"] = int(found.below[arm][at]), int(found.above[arm][at])
-            yield row
+                line["shift"] = round(float(found.mean[arm][at]), 1)
+                line["std_error"] = round(float(found.std_error[arm][at]), 1)
+                line["earlier"], line["later"] = int(found.below[arm][at]), int(found.above[arm][at])
+            yield line
 
 
 if __name__ == "__main__":

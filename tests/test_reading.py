@@ -25,6 +25,7 @@ from slt_jax.response import (
     umap_embedding,
 )
 from slt_jax.response.conductance import _sweep, conductance, neighbour_graph, pagerank
+from slt_jax.response.measured import control
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -55,9 +56,14 @@ def test_the_blocks_are_found_and_without_the_data_they_are_not(responses, struc
     assert "Control prior: 0 axes, 0 clusters; different" in said
 
 
-def test_every_seed_finds_the_blocks_and_every_prior_misses_them(structure):
+def test_every_seed_finds_the_blocks_and_every_prior_misses_them(responses, structure):
     for reading in structure.seeds:
         assert adjusted_rand_score(planted.PATTERNS, reading.clusters.labels) >= 0.95
+    # also where clusters are made of all axes, noise or not
+    for one in responses:
+        everything = principal_axes(KEY, control(one, "prior"))
+        points = everything.entries * everything.sizes[None]
+        assert adjusted_rand_score(planted.PATTERNS, conductance_clusters(points).labels) <= 0.1
 
 
 def test_the_axes_span_the_blocks(structure):
@@ -80,8 +86,7 @@ def test_one_seed_is_held_against_its_errors(responses):
 
 def test_seeds_that_disagree_are_not_stable(responses):
     shuffled = [
-        one._replace(**{name: getattr(one, name)[:, RNG.permutation(60)] for name in ("value",)}, prior=None)
-        for one in responses
+        one._replace(value=one.value[:, RNG.permutation(len(planted.PATTERNS))], prior=None) for one in responses
     ]
     found = read_response(KEY, shuffled)
     assert found.stable == {"axes": False, "clusters": False}
@@ -102,10 +107,10 @@ def test_the_scatter_of_batches_has_the_reported_errors(responses):
         np.testing.assert_allclose(
             jnp.linalg.norm(matrix.scatter[:, :, 0], axis=1), one.std_error, rtol=2e-3, atol=1e-8
         )
-    # and entries of one block share theirs
-    mine = np.flatnonzero(planted.PATTERNS == 0)
-    shared = np.corrcoef(np.asarray(matrix.scatter[0, :, 0, mine]))
-    assert np.mean(shared[np.triu_indices(len(mine), 1)]) > 0.2
+    # and entries that a block does not serve share theirs, which is that of the loss of all
+    others = np.flatnonzero(planted.PATTERNS != 0)
+    shared = np.corrcoef(np.asarray(matrix.scatter[0, :, 0, others]))
+    assert np.median(shared[np.triu_indices(len(others), 1)]) > 0.5
 
 
 def test_of_an_influence_entries_are_data_and_components_queries():
@@ -213,7 +218,7 @@ def test_blobs_are_found_and_a_single_one_is_no_cluster():
         assert adjusted_rand_score(labels, found.labels) >= 0.95
         assert found.sizes.tolist() == sorted(found.sizes.tolist(), reverse=True)
         assert (found.conductances <= 0.1).all()
-        graph = neighbour_graph(points, min(45, max(5, count // 20)))
+        graph = neighbour_graph(points, min(45, max(5, count // 8)))
         for at, value in enumerate(found.conductances):
             assert conductance(graph, np.flatnonzero(found.labels == at)) == pytest.approx(value)
     for count, axes in ((60, 4), (600, 4), (1000, 10)):

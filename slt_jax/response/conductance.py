@@ -7,8 +7,8 @@ import numpy as np
 from slt_jax.types import Array
 
 #: Neighbours of an entry and entries of the smallest cluster, as published for tens of thousands of entries; of fewer,
-#: one entry in so many, but five.
-NEIGHBOURS, LEAST, _ONE_IN, _FEWEST = 45, 20, 20, 5
+#: so many of them, but five: in graphs of fewer links small sets fall apart by chance.
+NEIGHBOURS, LEAST, _ONE_NEIGHBOUR_IN, _ONE_OF_LEAST_IN, _FEWEST = 45, 20, 8, 20, 5
 #: Chance of the walk to return to its start at a step, and accuracy of where it is found.
 TELEPORT, TOLERANCE = 1e-3, 1e-7
 #: The largest conductance of a cluster.
@@ -50,7 +50,7 @@ def conductance_clusters(
 
     Args:
       points: Shape ``(entry, axis)``, as of ``Axes.points()``.
-      neighbours: Of each entry; two are linked where one is a neighbour of the other. Default 45, or a twentieth of the
+      neighbours: Of each entry; two are linked where one is a neighbour of the other. Default 45, or an eighth of the
         entries if that is less, and at least 5.
       least: Entries of the smallest cluster; default 20, or a twentieth of the entries if less, and at least 5.
       most: The largest conductance.
@@ -78,8 +78,8 @@ def conductance_clusters(
     if given.ndim != 2 or not np.isfinite(given).all():
         raise ValueError(f"points: got shape {given.shape}; pass finite numbers of axes (entry, axis).")
     count = len(given)
-    some = min(NEIGHBOURS, max(_FEWEST, count // _ONE_IN)) if neighbours is None else neighbours
-    fewest = min(LEAST, max(_FEWEST, count // _ONE_IN)) if least is None else least
+    some = min(NEIGHBOURS, max(_FEWEST, count // _ONE_NEIGHBOUR_IN)) if neighbours is None else neighbours
+    fewest = min(LEAST, max(_FEWEST, count // _ONE_OF_LEAST_IN)) if least is None else least
     if not 1 <= some < count:
         raise ValueError(f"neighbours: got {some} of {count} points; pass at least 1 and fewer than there are points.")
     if fewest < 1:

@@ -12,7 +12,7 @@ def umap_embedding(points: Array, *, seed: int = 0, dimensions: int = 2, neighbo
       points: Shape ``(entry, axis)``, as of ``Axes.points()``.
       seed: A whole number; one thread is used, so that it settles the result.
       dimensions: Of the result.
-      neighbours: Default 45, or a twentieth of the entries if that is less, and at least 5.
+      neighbours: Default 45, or an eighth of the entries if that is less, and at least 5.
 
     Returns:
       Shape ``(entry, dimensions)``, single precision.
@@ -28,7 +28,7 @@ def umap_embedding(points: Array, *, seed: int = 0, dimensions: int = 2, neighbo
     given = np.asarray(points, np.float64)
     if given.ndim != 2 or not np.isfinite(given).all() or 0 in given.shape:
         raise ValueError(f"points: got shape {given.shape}; pass finite numbers of axes (entry, axis).")
-    some = min(45, max(5, len(given) // 20)) if neighbours is None else neighbours
+    some = min(45, max(5, len(given) // 8)) if neighbours is None else neighbours
     if not 2 <= some < len(given):
         raise ValueError(f"neighbours: got {some} of {len(given)} points; pass at least 2 and fewer than the points.")
     try:

@@ -84,7 +84,7 @@ def measured(found: Susceptibility | Influence | Measured | tuple, columns: Inde
 def control(found: Susceptibility, name: str) -> Measured:
     """The matrix of a control, ``"prior"`` or ``"gaussian"``, whose draws are not kept: its errors are independent."""
     pairs: Pairs = getattr(found, name)
-    return _checked(Measured(-pairs.covariance, pairs.std_error))
+    return _checked(Measured(-pairs.covariance, pairs.std_error), name)
 
 
 def pool(matrices: Sequence[Measured]) -> Measured:
@@ -140,7 +140,7 @@ def _length(numbers: Array) -> Array:
     return scale * jnp.sqrt(jnp.sum((numbers / scale) ** 2, axis=0))
 
 
-def _checked(found: Measured) -> Measured:
+def _checked(found: Measured, name: str = "found") -> Measured:
     value, error = found.value, found.std_error
     if np.ndim(value) != 2 or np.shape(value) != np.shape(error):
         raise ValueError(
@@ -150,7 +150,7 @@ def _checked(found: Measured) -> Measured:
     if is_traced(found):
         return found
     if not (np.isfinite(value).all() and np.isfinite(error).all()):
-        raise ValueError("found: a response or its error is not finite; leave out the chains that diverged.")
+        raise ValueError(f"{name}: a response or its error is not finite; leave out the chains that diverged.")
     if (np.asarray(error) < 0).any():
-        raise ValueError("found: a standard error is negative; pass errors, not their differences.")
+        raise ValueError(f"{name}: a standard error is negative; pass errors, not their differences.")
     return found

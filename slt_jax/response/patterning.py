@@ -139,16 +139,18 @@ def patterning(
         raise ValueError(
             f"wanted: got shape {goal.shape} with χ of {chi.value.shape[0]} coordinates; pass one number for each."
         )
-    # in units of its errors: one coordinate of large numbers would drown the others in its noise
-    unit = jnp.sqrt(jnp.mean((chi.std_error / _largest(chi.std_error)) ** 2, axis=1)) * _largest(chi.std_error)
-    unit = jnp.maximum(unit, 1e-3 * _largest(unit))
-    return _pattern(noise(key, chi, _DRAWS), chi.value, goal, unit)
+    return _pattern(noise(key, chi, _DRAWS), chi.value, goal, _units(chi.std_error))
 
 
-def _largest(numbers: Array) -> Array:
-    """The largest, and 1 where all are 0."""
-    most = jnp.max(numbers)
-    return jnp.where(most > 0, most, 1.0)
+def _units(error: Array) -> Array:
+    """Of each coordinate the root mean square of its errors, lest large numbers drown the others in their noise.
+
+    What is known exactly has the least unit of the others, or 1.
+    """
+    most = jnp.max(error, axis=1, keepdims=True)
+    units = most[:, 0] * jnp.sqrt(jnp.mean((error / jnp.where(most > 0, most, 1.0)) ** 2, axis=1))
+    least = jnp.min(jnp.where(units > 0, units, jnp.inf))
+    return jnp.where(units > 0, units, jnp.where(jnp.isfinite(least), least, 1.0))
 
 
 @jax.jit

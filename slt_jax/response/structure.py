@@ -37,7 +37,8 @@ class Structure(NamedTuple):
       pooled: Axes and clusters of the mean over seeds: the answer.
       seeds: Those of each seed; of a single one, of matrices drawn within its errors.
       resampled: Whether there was a single seed.
-      controls: The same pipeline on each control, by name, on its mean over seeds.
+      controls: The same pipeline on each control, by name, on its mean over seeds. Structure that ``prior`` has is that
+        of the architecture; what ``gaussian`` has needs no more than mean and variance of each weight.
       rand: Adjusted Rand index of the clusters of every pair of seeds.
       angles: Principal angles between the spans of as many axes of entries as stand above noise in ``pooled``, of every
         pair of seeds, radians, shape ``(pair, axis)``.

@@ -284,6 +284,7 @@ BAD = {
     "wanted": (lambda: slt.patterning(KEY, PAIR, WANTED[:2]), r"wanted: got shape \(2,\) with χ of 3 coordinates"),
     "no errors": (lambda: slt.patterning(KEY, PAIR[0], WANTED), r"found: got a \w+; pass a Susceptibility"),
     "one seed": (lambda: retrained(trained, KEYS[:1], ARMS), r"keys: got 1; differences have an error"),
+    "a single key": (lambda: retrained(trained, KEY, ARMS), r"keys: got 0; differences have an error"),
     "no baseline": (
         lambda: retrained(trained, KEYS, {"a": 1.0, "b": 0.0}),
         r"arms: got \['a', 'b'\]; pass 'unchanged'",

@@ -329,8 +329,9 @@ BAD = {
     ),
     "negative": (lambda: read_response(KEY, (MATRIX[0], -MATRIX[1])), r"found: a standard error is negative"),
     "no seeds": (lambda: read_response(KEY, []), r"found: got an empty list"),
+    "a word": (lambda: read_response(KEY, "seeds"), r"found: got a str; pass a Susceptibility"),
     "two shapes": (
-        lambda: read_response(KEY, [MATRIX, tuple(m[:2] for m in MATRIX)]),
+        lambda: read_response(KEY, (MATRIX, tuple(m[:2] for m in MATRIX))),
         r"found: got matrices of shapes",
     ),
     "flat points": (lambda: conductance_clusters(np.ones(5)), r"points: got shape \(5,\)"),

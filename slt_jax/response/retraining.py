@@ -79,7 +79,7 @@ def retrained(
     >>> found.mean["towards"].round(3).item(), found.below["towards"].item(), found.above["away"].item()
     (-10.0, 4, 4)
     """
-    seeds = [keys[number] for number in range(len(keys))]
+    seeds = [keys[number] for number in range(len(keys))] if np.ndim(keys) else []
     for key in seeds:
         check_key(key)
     if len(seeds) < 2:

@@ -133,8 +133,8 @@ def read_response(
 
     Args:
       key: A typed key, for draws of the errors.
-      found: One result, or a list with one for each seed: ``Susceptibility``, ``Influence``, or ``(value, std_error)``
-        of axes ``(component, entry)``.
+      found: One result, or a list or tuple with one for each seed: ``Susceptibility``, ``Influence``, or
+        ``(value, std_error)`` of axes ``(component, entry)``.
       controls: By name, the same of another measurement, as an influence at a small ``nbeta``. Default: ``prior`` and
         ``gaussian`` of susceptibilities that have them.
       columns: Of influences, which queries, as for ``measured``.
@@ -215,7 +215,9 @@ def _noisier(matrix: Measured, error: Array) -> Measured:
 
 
 def _listed(name: str, found: Any) -> list[Any]:
-    given = found if isinstance(found, list) else [found]
+    # a tuple of results is several; of two matrices it is one
+    several = isinstance(found, list) or (type(found) is tuple and all(isinstance(one, tuple) for one in found))
+    given = list(found) if several else [found]
     if not given:
         raise ValueError(f"{name}: got an empty list; pass at least one result.")
     return given

@@ -1,6 +1,6 @@
 """Patterning on real training: do data that are reweighted along the found direction bring an ability forward?
 
-    python benchmarks/patterning.py                      # χ, the directions, and 40 runs: twenty minutes
+    python benchmarks/patterning.py                      # χ, the directions, and 45 runs: twenty minutes
 
 Sequences of the study ``induction`` are sorted into quarters by how much their order tells, and by how uneven their
 symbols are. At a checkpoint before the heads form, the response of two coordinates of the network to more sequences of
@@ -235,6 +235,7 @@ def training_rows(ends: Any, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     drawn = jax.random.normal(jax.random.key(11), move.shape)
     drawn = drawn * jnp.std((ratios - 1) @ move) / jnp.std((ratios - 1) @ drawn)
     arms["random"] = drawn * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs((ratios - 1) @ drawn)))
+    arms["random, half as strong"] = 0.5 * arms["random"]
 
     def train(moves: Any, key: Any) -> np.ndarray:
         seen = np.asarray(run(key, ends, moves)[0])

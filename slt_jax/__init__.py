@@ -38,7 +38,16 @@ from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
-from slt_jax.response import Influence, Susceptibility, influence, susceptibility
+from slt_jax.response import (
+    Influence,
+    Pattern,
+    Structure,
+    Susceptibility,
+    influence,
+    patterning,
+    read_response,
+    susceptibility,
+)
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Info, Sampler
 from slt_jax.sampling import Trace, sample, step_keys
@@ -68,11 +77,13 @@ __all__ = [
     "Influence",
     "Info",
     "LocalPosterior",
+    "Pattern",
     "Problem",
     "RegularPart",
     "Restriction",
     "Sampler",
     "Settings",
+    "Structure",
     "Susceptibility",
     "TopDirections",
     "Trace",
@@ -92,8 +103,10 @@ __all__ = [
     "llc_from",
     "localise",
     "minibatch",
+    "patterning",
     "plateaus",
     "polish",
+    "read_response",
     "restriction",
     "sample",
     "samplers",

@@ -127,6 +127,37 @@ def test_bad_words_and_steps_are_named():
         programs.turing_problem(program, ["A", "B"], 3, outputs={"A": "acc", "B": "acc"})
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda program: programs.run(program, "A", 3),
+        lambda program: programs.tapes_of(program, ["A"], 3),
+        lambda program: programs.turing_problem(program, ["A"], 3),
+        programs.code_of,
+        programs.dimension,
+        programs.render,
+    ],
+)
+@pytest.mark.parametrize("program", [3, "rej A -> acc A S", programs.detect_a()._replace(move=((0, 1, 3),) * 2)])
+def test_what_is_no_program_is_refused(use, program):
+    with pytest.raises(ValueError, match=r"program: .*parse"):
+        use(program)
+
+
+def test_arguments_of_the_wrong_type_are_named():
+    program = programs.detect_a()
+    with pytest.raises(ValueError, match="text: got 3"):
+        programs.parse(3)
+    with pytest.raises(ValueError, match="word: got 3"):
+        programs.run(program, 3, 3)
+    with pytest.raises(ValueError, match=r"steps: got 2\.5"):
+        programs.run(program, "A", 2.5)
+    with pytest.raises(ValueError, match=r"outputs: got .*mapping"):
+        programs.check(program, ["A"], 3)
+    with pytest.raises(ValueError, match="inputs: got None"):
+        programs.turing_problem(program, None, 3)
+
+
 def test_dimension_counts_the_error_coordinates():
     for program, inputs, _, _, _ in LIBRARY:
         errors = programs.turing_problem(program, inputs[1:3], 2).params

@@ -14,7 +14,7 @@ import numpy as np
 
 from slt_jax.problem import Problem
 from slt_jax.programs.interpreter import check, encode_word, run
-from slt_jax.programs.program import MOVES, Program
+from slt_jax.programs.program import MOVES, Program, check_program
 from slt_jax.types import Array, PyTree
 
 
@@ -46,6 +46,9 @@ def code_of(program: Program) -> Code:
     Returns:
       One-hot tables, of the default floating-point type.
 
+    Raises:
+      ValueError: if it is no program.
+
     When not to believe it: always exact.
 
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080.
@@ -54,6 +57,7 @@ def code_of(program: Program) -> Code:
     >>> code_of(parse("even A -> odd A R")).state[0, 1]
     Array([0., 1.], dtype=float32)
     """
+    check_program(program)
     return Code(
         jax.nn.one_hot(np.array(program.write), len(program.symbols)),
         jax.nn.one_hot(np.array(program.next_state), len(program.states)),
@@ -76,7 +80,8 @@ def tapes_of(program: Program, inputs: Sequence[str], steps: int) -> Array:
       One-hot symbols ``(inputs, 2 steps + 1, A)``, the head on the middle cell.
 
     Raises:
-      ValueError: if ``inputs`` is empty or one string, a symbol is unknown, or ``steps`` is below 1.
+      ValueError: if it is no program, ``inputs`` is empty or one string, a symbol is unknown, or ``steps`` is no whole
+        number or below 1.
 
     When not to believe it: after ``steps`` steps the cells away from the head are not those of the unbounded tape.
 
@@ -86,10 +91,11 @@ def tapes_of(program: Program, inputs: Sequence[str], steps: int) -> Array:
     >>> tapes_of(parse("even A -> odd A R"), ["A", "AA"], 3).shape
     (2, 7, 2)
     """
-    if isinstance(inputs, str) or len(inputs) == 0:
+    check_program(program)
+    if not isinstance(inputs, Sequence) or isinstance(inputs, str) or len(inputs) == 0:
         raise ValueError(f"inputs: got {inputs!r}; give a list of at least one string")
-    if steps < 1:
-        raise ValueError(f"steps: got {steps}; give the number of steps to run, 1 or more")
+    if not hasattr(steps, "__index__") or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"steps: got {steps!r}; give the number of steps to run, a whole number, 1 or more")
     cells = np.zeros((len(inputs), 2 * steps + 1), int)
     for row, word in zip(cells, inputs, strict=True):
         symbols = encode_word(program, word)[: steps + 1]

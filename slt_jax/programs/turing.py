@@ -251,17 +251,38 @@ def _distributions(rule: Array, errors: Array) -> Array:
     folded = jnp.abs((radius + 1) % 2 - 1)
     # within the simplex the factor is exactly 1, so small errors keep their relative accuracy
     wrong = jnp.abs(errors) * jnp.where(radius > 1, folded / jnp.where(radius > 1, radius, 1.0), 1.0)
-    right = 1 - wrong.sum(-1, keepdims=True)
-    width = errors.shape[-1] + 1
-    column = jnp.arange(width)[None, None, :]
-    position = jnp.concatenate([right, wrong], -1)
+    return placed(rule, 1 - wrong.sum(-1, keepdims=True), wrong)
+
+
+def placed(rule: Array, right: Array, wrong: Array) -> Array:
+    """Put the probability of the rule at its entry of each distribution and those of the wrong entries around it.
+
+    >>> placed(jnp.array([[1]]), jnp.array([[[0.7]]]), jnp.array([[[0.1, 0.2]]]))[0, 0]
+    Array([0.1, 0.7, 0.2], dtype=float32)
+    """
+    column = jnp.arange(wrong.shape[-1] + 1)[None, None, :]
     # entry b of the table is the rule itself, or the wrong entry numbered without the rule
     source = jnp.where(column == rule[..., None], 0, column + (column < rule[..., None]))
-    return jnp.take_along_axis(position, source, axis=-1)
+    return jnp.take_along_axis(jnp.concatenate([right, wrong], -1), source, axis=-1)
 
 
 def _loss(rules: Code, errors: PyTree, batch: PyTree) -> Array:
-    final = smooth_run(code_from_errors(rules, errors), batch["tape"])
+    return surprise(code_from_errors(rules, errors), batch)
+
+
+def surprise(code: Code, batch: PyTree) -> Array:
+    """``-log p(y(x) | x, code)`` in nats, ``(B,)``, to full relative accuracy where the code is nearly right.
+
+    Args:
+      code: The distributions.
+      batch: ``"tape"`` ``(B, cells, A)`` and ``"output"`` ``(B,)``, as the data of ``turing_problem``.
+
+    >>> from slt_jax.programs.library import parity
+    >>> data = turing_problem(parity(), ["A"], 2).data
+    >>> surprise(code_of(parity()), data)
+    Array([0.], dtype=float32)
+    """
+    final = smooth_run(code, batch["tape"])
     is_output = jnp.arange(final.shape[-1])[None, :] == batch["output"][:, None]
     wrong = jnp.where(is_output, 0.0, final).sum(-1)
     right = jnp.where(is_output, final, 0.0).sum(-1)

@@ -122,7 +122,7 @@ def turing(
     >>> turing(detect_a(), ["A", "B", "AB", "BA"], steps=6).learning_coefficient
     Fraction(44, 5)
     """
-    machine, final, halted = _prepare(program, inputs, steps)
+    machine, final, halted = prepare(program, inputs, steps)
     running = tuple(word for word, done in zip(inputs, halted, strict=True) if not done)
     if must_halt and running:
         raise ValueError(f"steps: after {steps} the program has not halted on {running[:5]}; give it more")
@@ -142,7 +142,7 @@ def turing(
     )
 
 
-def _prepare(program: MachineTables, inputs: Sequence[str], steps: int) -> tuple[Machine, list[int], list[bool]]:
+def prepare(program: MachineTables, inputs: Sequence[str], steps: int) -> tuple[Machine, list[int], list[bool]]:
     check_tables(program)
     if not isinstance(inputs, Sequence) or isinstance(inputs, str) or len(inputs) == 0:
         raise ValueError(f"inputs: got {inputs!r}; give a list of at least one string")

@@ -31,8 +31,8 @@ class LocalFlow(NamedTuple):
       value, std_error: ``λ_eff = nβ E[K]`` and its standard error from the scatter of chains, ``(rung,)``.
       velocity: ``dλ_eff / d log nβ``, that is λ_eff less the heat capacity, ``(rung,)``.
       energy: ``nβ K`` of every draw, ``(rung, chain, draw)``.
-      log_mutations: ``log u`` of all error probabilities at each draw, ``(rung, sample, d)``: over states, then
-        symbols, within a rule over wrong symbols, wrong states, wrong moves.
+      mutations: The probability of every mutation at each draw, ``(rung, sample, d)``: over states, then symbols,
+        within a rule over wrong symbols, wrong states, wrong moves. What ``substructure.contact_exponents`` takes.
       rhat: Of ``K`` between chains, ``(rung,)``.
       acceptance: Mean acceptance of the trajectories, ``(rung,)``.
     """
@@ -42,7 +42,7 @@ class LocalFlow(NamedTuple):
     std_error: np.ndarray
     velocity: np.ndarray
     energy: np.ndarray
-    log_mutations: np.ndarray
+    mutations: np.ndarray
     rhat: np.ndarray
     acceptance: np.ndarray
 
@@ -110,7 +110,7 @@ def local_flow(
         std_error=energy.mean(axis=2).std(axis=1, ddof=1) / np.sqrt(chains),
         velocity=value - energy.var(axis=(1, 2)),
         energy=energy,
-        log_mutations=logs,
+        mutations=np.exp(logs),
         rhat=apart,
         acceptance=acceptance,
     )

@@ -38,7 +38,7 @@ FLOORS = {
     "response": 9,  # over estimators: covariances along their chains, with their verdict; sees no ladder
     "synthesis": 10,  # over samplers and truths: programs found, sorted and weighed; sees no spectroscopy
     "spectroscopy": 10,
-    "studies": 11,  # over spectroscopy, which knows of no study
+    "studies": 11,  # over spectroscopy, which knows of no study, and synthesis
     "__init__": 11,
     "storage": 11,
     "report": 12,

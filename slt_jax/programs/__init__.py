@@ -10,7 +10,7 @@ from slt_jax.programs.library import (
     palindrome,
     parity,
 )
-from slt_jax.programs.program import Program, dimension, parse, render
+from slt_jax.programs.program import MOVES, Program, dimension, parse, render
 from slt_jax.programs.simplex import (
     code_from_logits,
     log_uniform,
@@ -38,6 +38,7 @@ from slt_jax.programs.turing import (
 )
 
 __all__ = [
+    "MOVES",
     "Code",
     "Program",
     "Run",

@@ -110,7 +110,7 @@ def odds(
         local_flow(one, program, inputs, steps, **settings)  # type: ignore[arg-type]
         for one, program in zip(jax.random.split(key), (first, second), strict=True)
     ]
-    free, error = zip(*(_free_energies(flow) for flow in flows), strict=True)
+    free, error = zip(*(free_energies(flow) for flow in flows), strict=True)
     slopes = flows[1].value[-2:] - flows[0].value[-2:]
     return Odds(
         nbetas=flows[0].nbetas,
@@ -134,7 +134,7 @@ def _check_pair(first: Program, second: Program) -> None:
             raise ValueError(f"first, second: have the {name} {one} and {other}; odds need one space of codes for both")
 
 
-def _free_energies(flow: LocalFlow) -> tuple[np.ndarray, np.ndarray]:
+def free_energies(flow: LocalFlow) -> tuple[np.ndarray, np.ndarray]:
     """``-log E[e^{-nβ K}]`` over the neighbourhood on each rung, and errors by leaving out one chain at a time.
 
     Less that of the first rung where it is too cold for two cumulants.

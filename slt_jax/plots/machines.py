@@ -10,6 +10,10 @@ from matplotlib.patches import Rectangle
 from slt_jax.plots import style
 
 _BLANK = "_"
+#: Cells' worth of room for the state beside the tape.
+_BESIDE = 3.4
+#: Decades of temperature over which an exact slope is drawn.
+_REACH = 4.5
 
 
 class MachineRun(NamedTuple):
@@ -60,8 +64,10 @@ def machine_runs(runs: Sequence[MachineRun]) -> str:
     names = list(dict.fromkeys(state for run in runs for state in run.states))
     colors = {name: style.PALETTE[index % len(style.PALETTE)] for index, name in enumerate(names)}
     rows = max(len(run.tapes) for run in runs)
+    # cells are squares, and the widest machine fits its share of the page
+    side = min(0.36, style.WIDTH / len(runs) / (max(len(run.tapes[0]) for run in runs) + _BESIDE + 1.0))
     with style.look():
-        figure = style.new_figure(0.9 + 0.36 * rows)
+        figure = style.new_figure(0.45 + side * (rows + 0.2))
         for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
             _draw_run(axes, run, colors, rows)
         return style.svg(figure)
@@ -86,7 +92,8 @@ def odds_lines(lines: Sequence[OddsLine], against: str) -> str:
             place = np.log10(line.nbetas)
             axes.errorbar(place, line.log_odds, 2 * line.errors, fmt="o-", color=color, markersize=4.5, linewidth=1.4)
             rise = line.log_odds[-1] + line.slope * (place - place[-1]) * np.log(10.0)
-            axes.plot(place[place > 1.5], rise[place > 1.5], "--", color=style.EXACT, linewidth=1.2)
+            cold = place > place[-1] - _REACH
+            axes.plot(place[cold], rise[cold], "--", color=style.EXACT, linewidth=1.4, zorder=4)
             axes.annotate(
                 f"{line.name}: exact slope {line.slope:.3g}",
                 (place[-1], line.log_odds[-1]),
@@ -108,13 +115,12 @@ def _draw_run(axes: Axes, run: MachineRun, colors: dict[str, str], rows: int) ->
             here = column + run.cells == head
             color = colors[state] if here else "white"
             axes.add_patch(Rectangle((column, time), 1, 1, facecolor=color, edgecolor=style.FAINT, linewidth=0.8))
-            if symbol != _BLANK or here:
-                shown = "␣" if symbol == _BLANK else symbol
+            if symbol != _BLANK:
                 ink = "white" if here else style.INK
-                axes.text(column + 0.5, time + 0.53, shown, ha="center", va="center", color=ink)
+                axes.text(column + 0.5, time + 0.53, symbol, ha="center", va="center", color=ink)
         said = f"{state}, halted" if halted else state
         axes.text(width + 0.2, time + 0.53, said, va="center", color=colors[state], size=8.5)
-    axes.set_xlim(-0.1, width + 3.2)
+    axes.set_xlim(-0.1, width + _BESIDE)
     axes.set_ylim(rows + 0.1, -0.1)
     axes.set_aspect("equal", anchor="NW")
     axes.set_title(run.title, fontweight="bold")

@@ -35,8 +35,8 @@ REFERENCES: dict[str, Program] = {
 }
 SWEEPS, HOTTEST, COLDEST = 80, 3.0, 1000.0
 #: Where λ_eff of a program stands still, and the ladder of the odds, from next to the prior.
-NBETA = 1e10
-LADDER = (0.3, 1e1, 1e2, 1e4, 1e7, 1e10)
+NBETA = 1e12
+LADDER = (0.3, 3.0, 30.0, 300.0, 1e4, 1e6, 1e8, 1e10, 1e12)
 
 
 def study() -> Study:
@@ -63,7 +63,7 @@ def study() -> Study:
         },
         concepts={f"answers {word}": Partial(_certainty, data, jnp.asarray(index)) for index, word in enumerate(WORDS)},
     )
-    settings: dict[str, float | int | None] = {"chains": 32, "draws": 150, "burnin": 100}
+    settings: dict[str, float | int | None] = {"chains": 32, "draws": 120, "burnin": 80}
     dims = {"rules": ("table", "state", "symbol"), "values": ("program", "rung"), "errors": ("program", "rung")}
     dims |= {"log_odds": ("program", "rung"), "log_odds_errors": ("program", "rung"), "nbetas": ("rung",)}
     return Study(

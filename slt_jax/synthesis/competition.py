@@ -14,6 +14,8 @@ from slt_jax.types import Key
 
 #: The temperature down from which the free energy is known by its first two cumulants.
 _NEAR_PRIOR = 0.5
+#: Errors of its slope within which λ_eff counts as standing still.
+_STANDS_STILL = 3.0
 
 
 class Odds(NamedTuple):
@@ -69,7 +71,7 @@ def odds(
 
     ``log P(first)/P(second) = ∫ (λ_eff(second) - λ_eff(first)) d log nβ`` from the prior on, where both have the same
     mass; far down its slope in ``log nβ`` is ``-Δλ``. Between rungs the integral is that of cubics with the measured
-    values and slopes.
+    values, and with the measured slopes where these are beyond three of their errors, else 0.
 
     Args:
       key: A typed key.
@@ -141,14 +143,18 @@ def free_energies(flow: LocalFlow) -> tuple[np.ndarray, np.ndarray]:
     """
     logs, chains = np.log(flow.nbetas), flow.energy.shape[1]
     near = flow.nbetas[0] <= _NEAR_PRIOR
+    without = [np.delete(flow.energy, chain, axis=1) for chain in range(chains)]
+    slopes = np.stack([one.mean(axis=(1, 2)) - one.var(axis=(1, 2)) for one in without])
+    # a slope that is nothing but noise would be carried over the whole gap
+    moving = np.abs(flow.velocity) > _STANDS_STILL * np.sqrt((chains - 1) * slopes.var(axis=0))
 
     def integral(energy: np.ndarray) -> np.ndarray:
         value, capacity = energy.mean(axis=(1, 2)), energy.var(axis=(1, 2))
-        gaps, velocity = np.diff(logs), value - capacity
+        gaps, velocity = np.diff(logs), np.where(moving, value - capacity, 0.0)
         pieces = 0.5 * gaps * (value[1:] + value[:-1]) - gaps**2 / 12 * np.diff(velocity)
         # close to the prior: the mean and half the variance of nβ K, both at that temperature
         start = value[0] + 0.5 * capacity[0] if near else 0.0
         return start + np.concatenate([[0.0], np.cumsum(pieces)])
 
-    without = np.stack([integral(np.delete(flow.energy, chain, axis=1)) for chain in range(chains)])
-    return integral(flow.energy), np.sqrt((chains - 1) * without.var(axis=0))
+    spread = np.stack([integral(one) for one in without])
+    return integral(flow.energy), np.sqrt((chains - 1) * spread.var(axis=0))

@@ -90,3 +90,11 @@ def test_a_certainty_is_0_for_a_coin_and_1_for_a_program():
     assert [round(float(concept(coin)), 5) for concept in study.subject.concepts.values()] == [0.0] * len(WORDS)
     losses = study.subject.problem.loss_fn(coin, study.subject.problem.data)
     assert jnp.allclose(losses, jnp.log(2.0))
+
+
+@pytest.mark.parametrize("name", ["flow", "hessian"])
+def test_more_probes_can_be_asked_of_the_study(name):
+    from slt_jax.cli import _probes
+
+    settings = dict(study_module.study().probes["llc"].settings)
+    assert set(_probes(name, settings)) == {name}

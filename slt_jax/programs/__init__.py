@@ -19,6 +19,7 @@ from slt_jax.programs.simplex import (
     nearest_program,
     uniform_codes,
 )
+from slt_jax.programs.staged import staged_run, staged_step
 from slt_jax.programs.synthesis import (
     code_near,
     idle_program,
@@ -68,6 +69,8 @@ __all__ = [
     "run",
     "smooth_run",
     "smooth_step",
+    "staged_run",
+    "staged_step",
     "synthesis_problem",
     "tapes_of",
     "trace",

@@ -129,14 +129,22 @@ def smooth_step(code: Code, state: Array, tape: Array) -> tuple[Array, Array]:
     >>> state
     Array([0., 1.], dtype=float32)
     """
-    head = tape.shape[0] // 2
-    joint = jnp.einsum("q,a->qa", state, tape[head])
+    joint = jnp.einsum("q,a->qa", state, tape[tape.shape[0] // 2])
     written, following, move = (jnp.einsum("qa,qab->b", joint, table) for table in code)
-    tape = tape.at[head].set(written)
+    return following, moved(tape, written, move)
+
+
+def moved(tape: Array, written: Array, move: Array) -> Array:
+    """The tape around the head after writing and moving, all of it in distribution; blanks enter at the edges.
+
+    >>> moved(jnp.eye(2)[jnp.array([0, 1, 1])], jnp.array([1.0, 0.0]), jnp.array([0.0, 0.0, 1.0]))[:, 1]
+    Array([0., 1., 0.], dtype=float32)
+    """
+    tape = tape.at[tape.shape[0] // 2].set(written)
     blank = jnp.zeros_like(tape[:1]).at[0, 0].set(1.0)
     moved_left = jnp.concatenate([blank, tape[:-1]])
     moved_right = jnp.concatenate([tape[1:], blank])
-    return following, move[0] * moved_left + move[1] * tape + move[2] * moved_right
+    return move[0] * moved_left + move[1] * tape + move[2] * moved_right
 
 
 def smooth_run(code: Code, tapes: Array) -> Array:

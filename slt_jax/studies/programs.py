@@ -66,6 +66,7 @@ def study() -> Study:
     settings: dict[str, float | int | None] = {"chains": 32, "draws": 120, "burnin": 80}
     dims = {"rules": ("table", "state", "symbol"), "values": ("program", "rung"), "errors": ("program", "rung")}
     dims |= {"log_odds": ("program", "rung"), "log_odds_errors": ("program", "rung"), "nbetas": ("rung",)}
+    dims |= {"trace": ("chain", "trace_point")}
     return Study(
         name="programs",
         title="One function, three programs, three learning coefficients",

@@ -90,19 +90,14 @@ def odds_lines(lines: Sequence[OddsLine], against: str) -> str:
         for index, line in enumerate(lines):
             color = style.PALETTE[index % len(style.PALETTE)]
             place = np.log10(line.nbetas)
-            axes.errorbar(place, line.log_odds, 2 * line.errors, fmt="o-", color=color, markersize=4.5, linewidth=1.4)
+            label = f"{line.name}; exact slope {line.slope:.3g}"
+            axes.errorbar(
+                place, line.log_odds, 2 * line.errors, fmt="o-", color=color, markersize=4.5, linewidth=1.4, label=label
+            )
             rise = line.log_odds[-1] + line.slope * (place - place[-1]) * np.log(10.0)
             cold = place > place[-1] - _REACH
             axes.plot(place[cold], rise[cold], "--", color=style.EXACT, linewidth=1.4, zorder=4)
-            axes.annotate(
-                f"{line.name}: exact slope {line.slope:.3g}",
-                (place[-1], line.log_odds[-1]),
-                xytext=(8, 0),
-                textcoords="offset points",
-                color=color,
-                va="center",
-            )
-        axes.set_xlim(axes.get_xlim()[0], place[-1] + 0.32 * (place[-1] - place[0]))
+        axes.legend(loc="upper left")
         axes.set_xlabel("log₁₀ nβ (the prior on the left)")
         style.caption_axis(axes, f"log odds against the program {against}, nats")
         return style.svg(figure)

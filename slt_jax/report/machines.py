@@ -120,7 +120,8 @@ def _odds(row: Row) -> Html:
     caption = (
         f"Posterior odds of all codes that round to a program, against those that round to “{names[-1]}”, integrated "
         "from the prior on, where they are even. Bars are ± 2 standard errors. Dashed: the slope -Δλ of the exact "
-        "learning coefficients, through the coldest point."
+        "learning coefficients, through the coldest point; at less data sets of mutations that nearly bind count too, "
+        "and the order may be another."
     )
     alternative = f"Log odds by temperature; at nβ = {row.arrays['nbetas'][-1]:.0e}: {told} nats."
     return figure(plots.odds_lines(lines, names[-1]), alternative, caption)

@@ -2,6 +2,7 @@
 
     python benchmarks/programs.py                    # every program of the table: exact, at nβ = 1e8 and at 1e12
     python benchmarks/programs.py --only parity
+    python benchmarks/programs.py --deep             # the same at nβ = 1e30, where what is left of smaller powers is gone
     python benchmarks/programs.py --odds             # log odds of two pairs of codes from the prior to nβ = 1e12
     python benchmarks/programs.py --cost             # seconds of the exact answer by dimension
 
@@ -40,6 +41,8 @@ CASES = [
     ("detect_a_overwriting T=8", programs.detect_a_overwriting(), 8),
     ("parity T=8", programs.parity(), 8),
 ]
+#: At 1e30 a logarithm of a probability has 69 nats to spread over.
+DEEP_BURNIN = 400
 #: Inputs of the cost: name, program, inputs, steps.
 COSTS = [
     ("detect_a T=10", programs.detect_a(), words("AB", 3), 10),
@@ -75,6 +78,25 @@ def sampled(name: str, program: programs.Program, steps: int, draws: int) -> dic
         "contact_ratio": contact.ratio,
         "contact_error": contact.total_error / exact,
         "rhat": np.round(flow.rhat, 4).tolist(),
+        "cpu_s": time.process_time() - begun,
+    }
+
+
+def deep(name: str, program: programs.Program, steps: int, draws: int) -> dict[str, Any]:
+    """One line: the exact value beside a temperature at which it is reached, with a longer burn-in."""
+    begun = time.process_time()
+    truth = turing(program, words("AB", 3), steps)
+    flow = local_flow(jax.random.key(2), program, words("AB", 3), steps, nbetas=[1e30], draws=draws, burnin=DEEP_BURNIN)
+    exact = float(truth.learning_coefficient)
+    return {
+        "case": f"deep: {name}",
+        "exact": str(truth.learning_coefficient),
+        "m": truth.multiplicity,
+        "nbeta": 1e30,
+        "value": round(float(flow.value[0]), 4),
+        "std_error": round(float(flow.std_error[0]), 4),
+        "errors_away": round(float((flow.value[0] - exact) / flow.std_error[0]), 2),
+        "rhat": round(float(flow.rhat[0]), 4),
         "cpu_s": time.process_time() - begun,
     }
 
@@ -127,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=None, help="beginnings of the names of cases")
     parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--deep", action="store_true", help="at nβ = 1e30 only")
     parser.add_argument("--odds", action="store_true", help="nothing else is run then")
     parser.add_argument("--cost", action="store_true", help="nothing else is run then")
     arguments = parser.parse_args()
@@ -139,7 +162,7 @@ def main() -> None:
     else:
         for name, program, steps in CASES:
             if arguments.only is None or name.startswith(tuple(arguments.only)):
-                keep(sampled(name, program, steps, arguments.draws))
+                keep((deep if arguments.deep else sampled)(name, program, steps, arguments.draws))
                 jax.clear_caches()
 
 

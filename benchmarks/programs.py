@@ -2,8 +2,9 @@
 
     python benchmarks/programs.py                    # every program of the table: exact, at nβ = 1e8 and at 1e12
     python benchmarks/programs.py --only parity
-    python benchmarks/programs.py --deep             # the same at nβ = 1e30, where what is left of smaller powers is gone
+    python benchmarks/programs.py --deep             # the same at nβ = 1e30, where slower powers are gone
     python benchmarks/programs.py --odds             # log odds of two pairs of codes from the prior to nβ = 1e12
+    python benchmarks/programs.py --odds --deep      # their slope between 1e25 and 1e30
     python benchmarks/programs.py --cost             # seconds of the exact answer by dimension
 
 Keeps its lines in ``benchmarks/results/programs.jsonl``: λ_eff with its standard error and its distance from the exact
@@ -101,11 +102,12 @@ def deep(name: str, program: programs.Program, steps: int, draws: int) -> dict[s
     }
 
 
-def competing(name: str, first: programs.Program, second: programs.Program, draws: int) -> dict[str, Any]:
-    """One line: the odds of two codes on inputs of one and two letters, six steps, from the prior down."""
+def competing(
+    name: str, first: programs.Program, second: programs.Program, ladder: list[float], draws: int, burnin: int
+) -> dict[str, Any]:
+    """One line: the odds of two codes on inputs of one and two letters, six steps."""
     begun = time.process_time()
-    ladder = [0.3, 1e1, 1e2, 1e4, 1e6, 1e8, 1e10, 1e12]
-    found = odds(jax.random.key(0), first, second, words("AB", 2), 6, nbetas=ladder, draws=draws)
+    found = odds(jax.random.key(0), first, second, words("AB", 2), 6, nbetas=ladder, draws=draws, burnin=burnin)
     return {
         "case": f"odds: {name}",
         "nbetas": ladder,
@@ -149,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=None, help="beginnings of the names of cases")
     parser.add_argument("--draws", type=int, default=300)
-    parser.add_argument("--deep", action="store_true", help="at nβ = 1e30 only")
+    parser.add_argument("--deep", action="store_true", help="cold rungs only, with more burn-in")
     parser.add_argument("--odds", action="store_true", help="nothing else is run then")
     parser.add_argument("--cost", action="store_true", help="nothing else is run then")
     arguments = parser.parse_args()
@@ -158,7 +160,10 @@ def main() -> None:
             keep(cost(*case))
     elif arguments.odds:
         for pair in PAIRS:
-            keep(competing(*pair, arguments.draws))
+            if arguments.deep:
+                keep(competing(*pair, [1e25, 1e30], arguments.draws, DEEP_BURNIN))
+            else:
+                keep(competing(*pair, [0.3, 1e1, 1e2, 1e4, 1e6, 1e8, 1e10, 1e12], arguments.draws, 150))
     else:
         for name, program, steps in CASES:
             if arguments.only is None or name.startswith(tuple(arguments.only)):

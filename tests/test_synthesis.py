@@ -265,6 +265,9 @@ def test_the_power_of_a_mutation_is_the_slope_of_the_loss_along_it():
     ("change", "message"),
     [
         ({"states": "ab"}, "states: got 'ab'"),
+        ({"states": 3}, "states: got 3"),
+        ({"symbols": 3}, "symbols: got 3"),
+        ({"outputs": [("A", "b")]}, "outputs: got"),
         ({"states": ["a", "a"]}, "each once"),
         ({"symbols": "A_"}, "blank"),
         ({"outputs": {}}, "outputs"),
@@ -303,3 +306,7 @@ def test_odds_refuse_programs_that_cannot_be_compared():
         programs.posterior_at(programs.turing_problem(programs.detect_a(), inputs, 4), 1.0)
     with pytest.raises(ValueError, match="at least one program"):
         synthesis.families([], inputs, 4)
+    with pytest.raises(ValueError, match="below 1e"):
+        synthesis.local_flow(key, programs.detect_a(), inputs, 4, nbetas=[1e40])
+    with pytest.raises(ValueError, match="list of positive"):
+        synthesis.local_flow(key, programs.detect_a(), inputs, 4, nbetas=["cold"])

@@ -139,7 +139,7 @@ def nearest_program(code: Code, states: Sequence[str], symbols: Sequence[str]) -
       The tables, every rule given.
 
     Raises:
-      ValueError: if names and tables do not fit.
+      ValueError: if it is no code, or names and tables do not fit.
 
     When not to believe it: a code far from every program rounds to one all the same; compare what they compute.
 
@@ -151,6 +151,8 @@ def nearest_program(code: Code, states: Sequence[str], symbols: Sequence[str]) -
     >>> nearest_program(code_of(program), program.states, program.symbols)[:5] == program[:5]
     True
     """
+    if not isinstance(code, Code):
+        raise ValueError(f"code: got a {type(code).__name__}; pass a slt_jax.programs.Code")
     if np.shape(code.write) != (len(states), len(symbols), len(symbols)):
         raise ValueError(
             f"code: writes a table of shape {np.shape(code.write)}, which are not {len(states)} states and "

@@ -14,6 +14,9 @@ from slt_jax.programs.simplex import code_from_logits, log_uniform, logits_like
 from slt_jax.programs.turing import Code, placed, surprise, tapes_of, turing_problem
 from slt_jax.types import Array, PyTree, Scalar
 
+#: Beyond it single precision has no numbers as small as the probabilities that matter.
+_COLDEST = 1e35
+
 
 def synthesis_problem(
     states: Sequence[str], symbols: Sequence[str], outputs: Mapping[str, str], steps: int, nbeta: float
@@ -48,12 +51,9 @@ def synthesis_problem(
     >>> problem.loss_fn(problem.params, problem.data).shape
     (2,)
     """
-    if isinstance(states, str) or not all(isinstance(name, str) for name in states):
-        raise ValueError(f"states: got {states!r}; give a list of names, the starting one first")
     if not isinstance(outputs, Mapping) or not outputs:
         raise ValueError(f"outputs: got {outputs!r}; give a mapping from each input to the state the run ended in")
-    if not isinstance(nbeta, float | int) or not 0 < nbeta < math.inf:
-        raise ValueError(f"nbeta: got {nbeta!r}; it must be positive and finite")
+    _check_nbeta(nbeta)
     idle = idle_program(states, symbols)
     unknown = sorted(set(outputs.values()) - set(idle.states))
     if unknown:
@@ -96,8 +96,7 @@ def neighbourhood_problem(program: Program, inputs: Sequence[str], steps: int, n
     >>> bool(code_near(problem.loss_fn.args[1], problem.params).state.max() > 0.999)
     True
     """
-    if not isinstance(nbeta, float | int) or not 0 < nbeta < math.inf:
-        raise ValueError(f"nbeta: got {nbeta!r}; it must be positive and finite")
+    _check_nbeta(nbeta)
     exact, errors, data = turing_problem(program, inputs, steps)
     rules = exact.args[0]  # type: ignore[attr-defined]
     start = jax.tree.map(lambda leaf: leaf - math.log(max(nbeta, 1.0)), errors)
@@ -176,7 +175,7 @@ def posterior_at(problem: Problem, nbeta: Scalar) -> LocalPosterior:
     >>> float(posterior_at(problem, 50.0).nbeta)
     50.0
     """
-    function = problem.loss_fn
+    function = getattr(problem, "loss_fn", None)
     if not isinstance(function, Partial) or function.func not in (_posterior_loss, _neighbourhood_loss):
         raise ValueError("problem: its loss holds no prior; make it with synthesis_problem or neighbourhood_problem")
     loss_fn = Partial(function.func, jnp.float32(nbeta), *function.args[1:])
@@ -193,7 +192,8 @@ def idle_program(states: Sequence[str], symbols: Sequence[str]) -> Program:
       The tables, no rule given.
 
     Raises:
-      ValueError: if there is none, one is repeated, a symbol is longer than one character, or the first is not ``_``.
+      ValueError: if names are no strings, there is none, one is repeated, a symbol is longer than one character, or the
+        first is not ``_``.
 
     When not to believe it: always exact.
 
@@ -202,6 +202,10 @@ def idle_program(states: Sequence[str], symbols: Sequence[str]) -> Program:
     >>> idle_program(["rej", "acc"], "_AB").write
     ((0, 1, 2), (0, 1, 2))
     """
+    if isinstance(states, str) or not isinstance(states, Sequence) or not all(isinstance(name, str) for name in states):
+        raise ValueError(f"states: got {states!r}; give a list of names, the starting one first")
+    if not isinstance(symbols, Sequence) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ValueError(f"symbols: got {symbols!r}; give a string or a list of characters, the blank first")
     for name, values in (("states", states), ("symbols", symbols)):
         if len(values) == 0 or len(set(values)) < len(values):
             raise ValueError(f"{name}: got {values!r}; give at least one name, each once")
@@ -216,6 +220,12 @@ def idle_program(states: Sequence[str], symbols: Sequence[str]) -> Program:
         move=((MOVES.index("S"),) * len(symbols),) * len(states),
         given=((False,) * len(symbols),) * len(states),
     )
+
+
+def _check_nbeta(nbeta: Scalar) -> None:
+    number = isinstance(nbeta, float | int) and not isinstance(nbeta, bool)
+    if not number or not 0 < nbeta < _COLDEST:
+        raise ValueError(f"nbeta: got {nbeta!r}; it must be a positive number below {_COLDEST:.0e}")
 
 
 def _posterior_loss(nbeta: Array, logits: PyTree, batch: PyTree) -> Array:

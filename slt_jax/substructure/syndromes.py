@@ -262,3 +262,6 @@ def _check(components: Mapping, threshold: float, largest: int, budget: int, nul
 def _check_contact(contact: Mapping[str, float] | None, components: Mapping) -> None:
     if contact is not None and (not isinstance(contact, Mapping) or set(contact) != set(components)):
         raise ValueError(f"contact: got {contact!r}; give one exponent for each of {list(components)}")
+    for name, value in (contact or {}).items():
+        if not isinstance(value, float | int | np.number) or not math.isfinite(value):
+            raise ValueError(f"contact: got {value!r} for {name!r}; give a finite number")

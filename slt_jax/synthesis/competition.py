@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from slt_jax.programs import Program
-from slt_jax.synthesis.local import LocalFlow, local_flow
+from slt_jax.synthesis.local import LocalFlow, check_rungs, local_flow
 from slt_jax.truths.turing import turing
 from slt_jax.types import Key
 
@@ -105,7 +105,7 @@ def odds(
             f"first, second: end in different states on {differing[:5]} after {steps} steps; odds are of programs that "
             "compute one function"
         )
-    if len(nbetas) < 2:
+    if len(check_rungs(nbetas)) < 2:
         raise ValueError(f"nbetas: got {nbetas!r}; a slope needs two temperatures or more.")
     settings = {"nbetas": nbetas, "draws": draws, "burnin": burnin, "chains": chains}
     flows = [

@@ -58,8 +58,8 @@ def families(programs: Sequence[Program], inputs: Sequence[str], steps: int) -> 
     >>> [(str(family.learning_coefficient), len(family.members)) for family in found]
     [('44/5', 1), ('10', 1)]
     """
-    if not programs:
-        raise ValueError(f"programs: got {programs!r}; give at least one program")
+    if isinstance(programs, Program) or not isinstance(programs, Sequence) or not programs:
+        raise ValueError(f"programs: got {programs!r}; give a list of at least one program")
     sorted_by: dict[tuple[tuple[str, ...], Fraction, int, tuple[int, ...]], list[Program]] = {}
     for program in programs:
         truth = turing(program, inputs, steps)

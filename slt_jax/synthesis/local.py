@@ -81,8 +81,9 @@ def local_flow(
     Raises:
       ValueError: as ``neighbourhood_problem``; ``nbetas`` that are not positive and increasing; fewer than two chains.
 
-    Not to be believed where ``ok`` is False. λ_eff is λ only where it stands still: pairs of mutations that nearly
-    bind make it fall as a small power of ``nβ``, and ``m > 1`` adds ``-(m - 1)/log nβ``.
+    Not to be believed where ``ok`` is False. λ_eff is λ only far down: ``m > 1`` adds ``-(m - 1)/log nβ``, and sets of
+    mutations that nearly bind leave slowly. That of ``detect_a_overwriting``, eight steps, is 2.4 % low at 1e8 and at
+    1e12 and right at 1e30. Lower than 1e30 give more burn-in: logarithms have ``log nβ`` nats to spread over.
 
     Source: Watanabe 2013, arXiv:1208.6338 (the mean energy); Duane, Kennedy, Pendleton & Roweth 1987,
     doi:10.1016/0370-2693(87)91197-X.
@@ -94,7 +95,7 @@ def local_flow(
     True
     """
     check_key(key)
-    rungs = _check_rungs(nbetas)
+    rungs = check_rungs(nbetas)
     check_schedule(draws=draws, chains=chains, burnin=burnin, thin=1)
     if chains < 2:
         raise ValueError(f"chains: got {chains}; the error comes from their scatter, which needs two.")
@@ -116,8 +117,16 @@ def local_flow(
     )
 
 
-def _check_rungs(nbetas: Sequence[float]) -> np.ndarray:
-    rungs = np.asarray(nbetas, float)
+def check_rungs(nbetas: Sequence[float]) -> np.ndarray:
+    """The temperatures as an array, or a ``ValueError``.
+
+    >>> check_rungs([1, 10]).tolist()
+    [1.0, 10.0]
+    """
+    numbers = np.asarray(nbetas)
+    if numbers.dtype.kind not in "iuf":
+        raise ValueError(f"nbetas: got {nbetas!r}; pass a list of positive, finite temperatures.")
+    rungs = numbers.astype(float)
     if rungs.ndim != 1 or rungs.size == 0 or not (np.isfinite(rungs).all() and (rungs > 0).all()):
         raise ValueError(f"nbetas: got {nbetas!r}; pass a list of positive, finite temperatures.")
     if (np.diff(rungs) <= 0).any():

@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
     """The study from search to report with few draws, two checkpoints, and a ladder of three rungs."""
     folder = tmp_path_factory.mktemp("programs") / "out"
     study = study_module.study()
-    sizes = {"chains": 16, "draws": 60, "burnin": 60}
+    sizes = {"chains": 8, "draws": 40, "burnin": 40}
     probes = {
         name: probe._replace(settings={**probe.settings, **sizes})
         for name, probe in {**study.probes, **study.whole_probes}.items()

@@ -86,8 +86,9 @@ def odds(
     Raises:
       ValueError: as ``local_flow``; programs of other states or symbols, or that compute two functions.
 
-    Not to be believed where ``ok`` is False; as the odds of two functions, whose programs are many. Rungs farther
-    apart than a factor of 100 are too far where λ_eff moves.
+    Not to be believed where ``ok`` is False; as the odds of two functions, whose programs are many. The slope is that
+    of the temperatures given: a close pair may be far from ``-Δλ`` at 1e12 and at it by 1e25. Rungs farther apart than
+    a factor of 100 are too far where λ_eff moves.
 
     Source: Watanabe 2018, Mathematical Theory of Bayesian Statistics, section 9.4; Clift, Murfet and Wallbridge 2021,
     arXiv:2103.16080; thermodynamic integration: Gelman & Meng 1998, doi:10.1214/ss/1028905934.

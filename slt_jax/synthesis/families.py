@@ -27,13 +27,13 @@ class Family(NamedTuple):
 
     def explain(self) -> str:
         """The family in a line."""
-        alone = ", ".join(
-            f"{count} striking {times} times" for times, count in enumerate(self.spectrum[1:], 1) if count
-        )
+        often = [(times, count) for times, count in enumerate(self.spectrum[1:], 1) if count]
+        alone = ", ".join(f"{count} {'at once' if times == 1 else f'striking {times} times'}" for times, count in often)
+        count = len(self.members)
         return (
-            f"{len(self.members)} programs, λ = {self.learning_coefficient}, m = {self.multiplicity}; of "
-            f"{sum(self.spectrum)} mutations these break them alone: {alone or 'none'}"
-        ).replace("striking 1 times", "at once")
+            f"{count} {'program' if count == 1 else 'programs'}, λ = {self.learning_coefficient}, "
+            f"m = {self.multiplicity}; of {sum(self.spectrum)} mutations these break them alone: {alone or 'none'}"
+        )
 
 
 def families(programs: Sequence[Program], inputs: Sequence[str], steps: int) -> tuple[Family, ...]:

@@ -55,7 +55,18 @@ from slt_jax.truths.truth import Truth
 
 __version__ = "0.1.0"
 
-_ON_FIRST_USE = ("flax", "models", "programs", "spectroscopy", "storage", "studies", "substructure", "text", "truths")
+_ON_FIRST_USE = (
+    "flax",
+    "models",
+    "programs",
+    "spectroscopy",
+    "storage",
+    "studies",
+    "substructure",
+    "synthesis",
+    "text",
+    "truths",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   slt-jax demo                                    the default study: a deep linear network learns a hierarchy
   slt-jax demo digits --out digits --seed 1       a Flax network learns handwritten digits
   slt-jax demo superposition                      six features move into two dimensions
+  slt-jax demo programs                           one function, three programs, three learning coefficients
   slt-jax scan checkpoints --problem mine.run:problem --out readings
   slt-jax scan checkpoints --problem mine.run:problem --out more --probes llc,flow,dos
   slt-jax scan checkpoints --problem mine.run:problem --out heads --restrictions heads,blocks
@@ -205,7 +206,7 @@ def _probes(names: str, options: dict) -> dict:
     for name in names.split(","):
         if name not in PROBES:
             raise ValueError(f"--probes: got {name!r}; choose among {', '.join(PROBES)}.")
-        settings = {setting: options[setting] for setting in PROBES[name]}
+        settings = {setting: options[setting] for setting in PROBES[name] if setting in options}
         found[name] = getattr(spectroscopy, f"{name}_probe")(**settings)
     return found
 

@@ -37,8 +37,9 @@ FLOORS = {
     "substructure": 8,
     "ladder": 9,  # over estimators, whose verdicts it reads on every rung
     "response": 9,  # over estimators: covariances along their chains, with their verdict; sees no ladder
+    "synthesis": 10,  # over samplers and truths: programs found, sorted and weighed; sees no spectroscopy
     "spectroscopy": 10,
-    "studies": 11,  # over spectroscopy, which knows of no study
+    "studies": 11,  # over spectroscopy, which knows of no study, and synthesis
     "__init__": 11,
     "storage": 11,
     "report": 12,

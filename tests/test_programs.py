@@ -127,6 +127,37 @@ def test_bad_words_and_steps_are_named():
         programs.turing_problem(program, ["A", "B"], 3, outputs={"A": "acc", "B": "acc"})
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda program: programs.run(program, "A", 3),
+        lambda program: programs.tapes_of(program, ["A"], 3),
+        lambda program: programs.turing_problem(program, ["A"], 3),
+        programs.code_of,
+        programs.dimension,
+        programs.render,
+    ],
+)
+@pytest.mark.parametrize("program", [3, "rej A -> acc A S", programs.detect_a()._replace(move=((0, 1, 3),) * 2)])
+def test_what_is_no_program_is_refused(use, program):
+    with pytest.raises(ValueError, match=r"program: .*parse"):
+        use(program)
+
+
+def test_arguments_of_the_wrong_type_are_named():
+    program = programs.detect_a()
+    with pytest.raises(ValueError, match="text: got 3"):
+        programs.parse(3)
+    with pytest.raises(ValueError, match="word: got 3"):
+        programs.run(program, 3, 3)
+    with pytest.raises(ValueError, match=r"steps: got 2\.5"):
+        programs.run(program, "A", 2.5)
+    with pytest.raises(ValueError, match=r"outputs: got .*mapping"):
+        programs.check(program, ["A"], 3)
+    with pytest.raises(ValueError, match="inputs: got None"):
+        programs.turing_problem(program, None, 3)
+
+
 def test_dimension_counts_the_error_coordinates():
     for program, inputs, _, _, _ in LIBRARY:
         errors = programs.turing_problem(program, inputs[1:3], 2).params
@@ -171,6 +202,64 @@ def test_relaxation_follows_its_definition_and_keeps_probability(seed):
         by_hand = two_steps_by_hand(code, [program.symbols.index(s) for s in word])
         np.testing.assert_allclose(row, by_hand, rtol=2e-6)
     np.testing.assert_allclose(final.sum(1), 1, rtol=2e-6)
+
+
+def staged_by_hand(code, word, order):
+    """Two cycles, the description tape scanned rule by rule, each match copied over what is staged."""
+    write, following, move = (np.asarray(table, float) for table in code)
+    symbols = write.shape[1]
+    tape = [np.eye(symbols)[word[u] if 0 <= u < len(word) else 0] for u in range(-2, 3)]
+    state = np.eye(write.shape[0])[0]
+    for _ in range(2):
+        head = tape[2].copy()
+        staged = (head, state, np.eye(3)[1])
+        for rule in order:
+            q, a = divmod(rule, symbols)
+            match = state[q] * head[a]
+            ahead = (write[q, a], following[q, a], move[q, a])
+            staged = tuple(match * new + (1 - match) * old for new, old in zip(ahead, staged, strict=True))
+        written, state, moves = staged
+        pad = [np.eye(symbols)[0], *tape[:2], written, *tape[3:], np.eye(symbols)[0]]
+        tape = [sum(moves[m] * pad[u + m] for m in range(3)) for u in range(5)]
+    return state
+
+
+@pytest.mark.parametrize("order", [None, [5, 0, 3, 1, 4, 2], [0, 4]])
+def test_the_staged_machine_scans_its_rules_one_by_one(order):
+    program, code = programs.parity(), random_code(2, 2, 3)
+    tapes = programs.tapes_of(program, ["A", "BA", "AAA"], 2)
+    final = programs.staged_run(code, tapes, order)
+    for row, word in zip(final, ["A", "BA", "AAA"], strict=True):
+        by_hand = staged_by_hand(code, [program.symbols.index(s) for s in word], range(6) if order is None else order)
+        np.testing.assert_allclose(row, by_hand, rtol=2e-6)
+    np.testing.assert_allclose(final.sum(1), 1, rtol=2e-6)
+
+
+def test_the_staged_machine_is_the_program_at_a_program_and_another_machine_elsewhere():
+    program = programs.detect_a()
+    inputs = words("AB", 1, 3)
+    tapes = programs.tapes_of(program, inputs, 6)
+    exact = programs.smooth_run(programs.code_of(program), tapes)
+    for order in (None, [5, 4, 3, 2, 1, 0]):
+        assert (programs.staged_run(programs.code_of(program), tapes, order) == exact).all()
+    code = random_code(3, 2, 3)
+    direct, first, second = (
+        programs.smooth_run(code, tapes),
+        programs.staged_run(code, tapes),
+        programs.staged_run(code, tapes, [5, 4, 3, 2, 1, 0]),
+    )
+    assert min(np.abs(direct - first).max(), np.abs(direct - second).max(), np.abs(first - second).max()) > 1e-2
+    # without a rule for B the staged machine waits where it reads one
+    waiting = programs.staged_run(programs.code_of(program), tapes, [r for r in range(6) if r != 1])
+    assert waiting[inputs.index("BA"), 0] == 1
+    assert waiting[inputs.index("A"), 1] == 1
+
+
+@pytest.mark.parametrize("order", [[0, 0], [6], [[0]], [0.5], "ab"])
+def test_a_description_tape_with_impossible_rules_is_refused(order):
+    tapes = programs.tapes_of(programs.parity(), ["A"], 2)
+    with pytest.raises(ValueError, match="order: got"):
+        programs.staged_run(programs.code_of(programs.parity()), tapes, order)
 
 
 def test_a_wider_tape_changes_no_output():

@@ -343,11 +343,39 @@ def test_wrong_claims_and_running_machines_are_told():
 
 @pytest.mark.parametrize(
     ("inputs", "steps", "message"),
-    [([], 4, "inputs"), ("AB", 4, "inputs"), (["AC"], 4, "'C'"), (["A"], 0, "steps")],
+    [
+        ([], 4, "inputs"),
+        ("AB", 4, "inputs"),
+        (None, 4, "inputs"),
+        ([3], 4, "every input is a string"),
+        (["AC"], 4, "'C'"),
+        (["A"], 0, "steps"),
+        (["A"], 2.5, "steps"),
+    ],
 )
 def test_bad_arguments_are_named(inputs, steps, message):
     with pytest.raises(ValueError, match=message):
         turing(programs.detect_a(), inputs, steps)
+
+
+@pytest.mark.parametrize("program", [3, "rej A -> acc A S", None])
+def test_what_is_no_program_is_refused(program):
+    with pytest.raises(ValueError, match=r"program: got .*parse"):
+        turing(program, ["A"], 3)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"move": ((0, 1, 3),) * 2},
+        {"next_state": ((0, 1, 2),) * 2},
+        {"write": ((0, 1), (1,))},
+        {"write": ((0, 1, -1),) * 2},
+    ],
+)
+def test_tables_that_point_outside_of_themselves_are_refused(broken):
+    with pytest.raises(ValueError, match=f"table '{next(iter(broken))}'"):
+        turing(programs.detect_a()._replace(**broken), ["A"], 3)
 
 
 def test_tape_never_ends_within_the_steps_given():

@@ -4,6 +4,7 @@ from slt_jax.plots.architecture import HeadMap, head_maps
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
 from slt_jax.plots.localities import ShareCurve, SharePanel, shares
+from slt_jax.plots.machines import MachineRun, OddsLine, machine_runs, odds_lines
 from slt_jax.plots.spectra import ExactMark, Series, small_spectra, spectrum, spectrum_map
 from slt_jax.plots.spectrogram import Spectrum, spectrogram
 from slt_jax.plots.style import Bands, StepAxis, colors, step_axis
@@ -16,6 +17,8 @@ __all__ = [
     "ExactMark",
     "FlowLine",
     "HeadMap",
+    "MachineRun",
+    "OddsLine",
     "Series",
     "ShareCurve",
     "SharePanel",
@@ -26,6 +29,8 @@ __all__ = [
     "flow_curves",
     "head_maps",
     "kept_lines",
+    "machine_runs",
+    "odds_lines",
     "shares",
     "small_spectra",
     "spectrogram",

@@ -10,7 +10,24 @@ from slt_jax.programs.library import (
     palindrome,
     parity,
 )
-from slt_jax.programs.program import Program, dimension, parse, render
+from slt_jax.programs.program import MOVES, Program, dimension, parse, render
+from slt_jax.programs.simplex import (
+    code_from_logits,
+    log_uniform,
+    logits_like,
+    logits_of,
+    nearest_program,
+    uniform_codes,
+)
+from slt_jax.programs.staged import staged_run, staged_step
+from slt_jax.programs.synthesis import (
+    code_near,
+    idle_program,
+    log_uniform_near,
+    neighbourhood_problem,
+    posterior_at,
+    synthesis_problem,
+)
 from slt_jax.programs.turing import (
     Code,
     code_from_errors,
@@ -22,6 +39,7 @@ from slt_jax.programs.turing import (
 )
 
 __all__ = [
+    "MOVES",
     "Code",
     "Program",
     "Run",
@@ -29,19 +47,33 @@ __all__ = [
     "brackets",
     "check",
     "code_from_errors",
+    "code_from_logits",
+    "code_near",
     "code_of",
     "detect_a",
     "detect_a_overwriting",
     "detect_a_running",
     "dimension",
+    "idle_program",
+    "log_uniform",
+    "log_uniform_near",
+    "logits_like",
+    "logits_of",
+    "nearest_program",
+    "neighbourhood_problem",
     "palindrome",
     "parity",
     "parse",
+    "posterior_at",
     "render",
     "run",
     "smooth_run",
     "smooth_step",
+    "staged_run",
+    "staged_step",
+    "synthesis_problem",
     "tapes_of",
     "trace",
     "turing_problem",
+    "uniform_codes",
 ]

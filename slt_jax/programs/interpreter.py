@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from slt_jax.programs.program import MOVES, Program
+from slt_jax.programs.program import MOVES, Program, check_program
 
 
 class Run(NamedTuple):
@@ -37,7 +37,8 @@ def trace(program: Program, word: str, steps: int) -> Iterator[Run]:
       ``steps + 1`` snapshots.
 
     Raises:
-      ValueError: if a character of ``word`` is not in the alphabet or ``steps`` is negative.
+      ValueError: if it is no program, a character of ``word`` is not in the alphabet, or ``steps`` is no whole number
+        or negative.
 
     When not to believe it: exact for the deterministic machine only; for a distribution over codes use ``smooth_run``.
 
@@ -47,8 +48,9 @@ def trace(program: Program, word: str, steps: int) -> Iterator[Run]:
     >>> [run.state for run in trace(parse("even A -> odd A R"), "A", 2)]
     ['even', 'odd', 'odd']
     """
-    if steps < 0:
-        raise ValueError(f"steps: got {steps}; give the number of steps to run, 0 or more")
+    check_program(program)
+    if not hasattr(steps, "__index__") or isinstance(steps, bool) or steps < 0:
+        raise ValueError(f"steps: got {steps!r}; give the number of steps to run, a whole number, 0 or more")
     tape = dict(enumerate(encode_word(program, word)))
     state = head = 0
     yield _snapshot(program, tape, state, head)
@@ -71,7 +73,7 @@ def encode_word(program: Program, word: str) -> tuple[int, ...]:
       One index a character.
 
     Raises:
-      ValueError: if a character is not in the alphabet.
+      ValueError: if ``word`` is no string, or a character is not in the alphabet.
 
     When not to believe it: always exact.
 
@@ -81,6 +83,8 @@ def encode_word(program: Program, word: str) -> tuple[int, ...]:
     >>> encode_word(parse("even A -> odd A R"), "A_A")
     (1, 0, 1)
     """
+    if not isinstance(word, str):
+        raise ValueError(f"word: got {word!r}; an input is a string over the alphabet {program.symbols}")
     unknown = sorted(set(word) - set(program.symbols))
     if unknown:
         raise ValueError(f"word {word!r}: symbols {unknown} are not in the alphabet {program.symbols}")
@@ -99,7 +103,8 @@ def run(program: Program, word: str, steps: int) -> Run:
       The machine after exactly ``steps`` steps; ``halted`` says whether more would change anything.
 
     Raises:
-      ValueError: if a character of ``word`` is not in the alphabet or ``steps`` is negative.
+      ValueError: if it is no program, a character of ``word`` is not in the alphabet, or ``steps`` is no whole number
+        or negative.
 
     When not to believe it: with ``halted`` false the state is that of a machine still running.
 
@@ -123,7 +128,8 @@ def check(program: Program, outputs: Mapping[str, str], steps: int, must_halt: b
       must_halt: Whether every run must also have halted.
 
     Raises:
-      ValueError: naming the inputs on which the output is another one, or the machine is still running.
+      ValueError: naming the inputs on which the output is another one, or the machine is still running; if
+        ``outputs`` is no mapping.
 
     When not to believe it: it speaks for the inputs listed and no others.
 
@@ -132,6 +138,8 @@ def check(program: Program, outputs: Mapping[str, str], steps: int, must_halt: b
     >>> from slt_jax.programs.program import parse
     >>> check(parse("even A -> odd A R"), {"A": "odd", "": "even"}, 3)
     """
+    if not isinstance(outputs, Mapping):
+        raise ValueError(f"outputs: got {outputs!r}; give a mapping from each input to the state it must end in")
     runs = {word: run(program, word, steps) for word in outputs}
     differing = [(word, runs[word].state, claim) for word, claim in outputs.items() if runs[word].state != claim]
     wrong = [f"{word!r} gives {state!r}, not {claim!r}" for word, state, claim in differing]

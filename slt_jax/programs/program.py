@@ -33,6 +33,30 @@ class Program(NamedTuple):
     given: tuple[tuple[bool, ...], ...]
 
 
+def check_program(program: object) -> None:
+    """Refuse what is no program, or one whose tables, made by hand, point outside of themselves.
+
+    Raises:
+      ValueError: naming what was got, or the table.
+
+    >>> check_program("rej A -> acc A S")
+    Traceback (most recent call last):
+      ...
+    ValueError: program: got 'rej A -> acc A S', a str; make one with slt_jax.programs.parse
+    """
+    if not isinstance(program, Program):
+        raise ValueError(f"program: got {program!r}, a {type(program).__name__}; make one with slt_jax.programs.parse")
+    states, symbols = len(program.states), len(program.symbols)
+    for name, width in (("write", symbols), ("next_state", states), ("move", len(MOVES))):
+        table = [tuple(row) for row in getattr(program, name)]
+        entries = {entry for row in table for entry in row}
+        if [len(row) for row in table] != [symbols] * states or not entries <= {*range(width)}:
+            raise ValueError(
+                f"program: table {name!r} must be {states} rows of {symbols} whole numbers from 0 to {width - 1}, got "
+                f"{table}; write the rules as text for slt_jax.programs.parse"
+            )
+
+
 class _Rule(NamedTuple):
     state: str
     symbol: str
@@ -56,8 +80,8 @@ def parse(text: str) -> Program:
       The complete tables.
 
     Raises:
-      ValueError: if a line is not a rule, a symbol is longer than one character, a move is unknown, two rules
-        answer the same state and symbol, or there is no rule at all.
+      ValueError: if ``text`` is no string, a line is not a rule, a symbol is longer than one character, a move is
+        unknown, two rules answer the same state and symbol, or there is no rule at all.
 
     When not to believe it: a misspelt state is a new state, so look at ``.states``.
 
@@ -73,6 +97,8 @@ def parse(text: str) -> Program:
     >>> program.given[1]
     (False, False, False)
     """
+    if not isinstance(text, str):
+        raise ValueError(f"text: got {text!r}; write the rules as one string, one a line, as in 'rej A -> acc A S'")
     rules = [_rule(number, line) for number, line in enumerate(text.splitlines(), 1) if line.split("#")[0].strip()]
     if not rules:
         raise ValueError("text: no rule found; write one a line, as in 'rej A -> acc A S'")
@@ -118,6 +144,9 @@ def render(program: Program) -> str:
     Returns:
       One rule a line, rules of the starting state first. The alphabet may come back in another order.
 
+    Raises:
+      ValueError: if it is no program.
+
     When not to believe it: never for behaviour; ``given`` reads all true afterwards.
 
     Source: this library's text format, see ``parse``.
@@ -128,6 +157,7 @@ def render(program: Program) -> str:
     acc _ -> acc _ S
     acc A -> acc A S
     """
+    check_program(program)
     lines = []
     for q, state in enumerate(program.states):
         for a, symbol in enumerate(program.symbols):
@@ -148,6 +178,9 @@ def dimension(program: Program) -> int:
     Returns:
       The dimension ``d``.
 
+    Raises:
+      ValueError: if it is no program.
+
     When not to believe it: as a measure of complexity; a code's λ can be far below ``d`` or above ``d/2``.
 
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080.
@@ -157,5 +190,6 @@ def dimension(program: Program) -> int:
     ... rej A -> acc A S'''))
     30
     """
+    check_program(program)
     states, symbols = len(program.states), len(program.symbols)
     return states * symbols * ((symbols - 1) + (states - 1) + (len(MOVES) - 1))

@@ -14,7 +14,7 @@ import numpy as np
 
 from slt_jax.problem import Problem
 from slt_jax.programs.interpreter import check, encode_word, run
-from slt_jax.programs.program import MOVES, Program
+from slt_jax.programs.program import MOVES, Program, check_program
 from slt_jax.types import Array, PyTree
 
 
@@ -46,6 +46,9 @@ def code_of(program: Program) -> Code:
     Returns:
       One-hot tables, of the default floating-point type.
 
+    Raises:
+      ValueError: if it is no program.
+
     When not to believe it: always exact.
 
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080.
@@ -54,6 +57,7 @@ def code_of(program: Program) -> Code:
     >>> code_of(parse("even A -> odd A R")).state[0, 1]
     Array([0., 1.], dtype=float32)
     """
+    check_program(program)
     return Code(
         jax.nn.one_hot(np.array(program.write), len(program.symbols)),
         jax.nn.one_hot(np.array(program.next_state), len(program.states)),
@@ -76,7 +80,8 @@ def tapes_of(program: Program, inputs: Sequence[str], steps: int) -> Array:
       One-hot symbols ``(inputs, 2 steps + 1, A)``, the head on the middle cell.
 
     Raises:
-      ValueError: if ``inputs`` is empty or one string, a symbol is unknown, or ``steps`` is below 1.
+      ValueError: if it is no program, ``inputs`` is empty or one string, a symbol is unknown, or ``steps`` is no whole
+        number or below 1.
 
     When not to believe it: after ``steps`` steps the cells away from the head are not those of the unbounded tape.
 
@@ -86,10 +91,11 @@ def tapes_of(program: Program, inputs: Sequence[str], steps: int) -> Array:
     >>> tapes_of(parse("even A -> odd A R"), ["A", "AA"], 3).shape
     (2, 7, 2)
     """
-    if isinstance(inputs, str) or len(inputs) == 0:
+    check_program(program)
+    if not isinstance(inputs, Sequence) or isinstance(inputs, str) or len(inputs) == 0:
         raise ValueError(f"inputs: got {inputs!r}; give a list of at least one string")
-    if steps < 1:
-        raise ValueError(f"steps: got {steps}; give the number of steps to run, 1 or more")
+    if not hasattr(steps, "__index__") or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"steps: got {steps!r}; give the number of steps to run, a whole number, 1 or more")
     cells = np.zeros((len(inputs), 2 * steps + 1), int)
     for row, word in zip(cells, inputs, strict=True):
         symbols = encode_word(program, word)[: steps + 1]
@@ -123,14 +129,22 @@ def smooth_step(code: Code, state: Array, tape: Array) -> tuple[Array, Array]:
     >>> state
     Array([0., 1.], dtype=float32)
     """
-    head = tape.shape[0] // 2
-    joint = jnp.einsum("q,a->qa", state, tape[head])
+    joint = jnp.einsum("q,a->qa", state, tape[tape.shape[0] // 2])
     written, following, move = (jnp.einsum("qa,qab->b", joint, table) for table in code)
-    tape = tape.at[head].set(written)
+    return following, moved(tape, written, move)
+
+
+def moved(tape: Array, written: Array, move: Array) -> Array:
+    """The tape around the head after writing and moving, all of it in distribution; blanks enter at the edges.
+
+    >>> moved(jnp.eye(2)[jnp.array([0, 1, 1])], jnp.array([1.0, 0.0]), jnp.array([0.0, 0.0, 1.0]))[:, 1]
+    Array([0., 1., 0.], dtype=float32)
+    """
+    tape = tape.at[tape.shape[0] // 2].set(written)
     blank = jnp.zeros_like(tape[:1]).at[0, 0].set(1.0)
     moved_left = jnp.concatenate([blank, tape[:-1]])
     moved_right = jnp.concatenate([tape[1:], blank])
-    return following, move[0] * moved_left + move[1] * tape + move[2] * moved_right
+    return move[0] * moved_left + move[1] * tape + move[2] * moved_right
 
 
 def smooth_run(code: Code, tapes: Array) -> Array:
@@ -245,17 +259,38 @@ def _distributions(rule: Array, errors: Array) -> Array:
     folded = jnp.abs((radius + 1) % 2 - 1)
     # within the simplex the factor is exactly 1, so small errors keep their relative accuracy
     wrong = jnp.abs(errors) * jnp.where(radius > 1, folded / jnp.where(radius > 1, radius, 1.0), 1.0)
-    right = 1 - wrong.sum(-1, keepdims=True)
-    width = errors.shape[-1] + 1
-    column = jnp.arange(width)[None, None, :]
-    position = jnp.concatenate([right, wrong], -1)
+    return placed(rule, 1 - wrong.sum(-1, keepdims=True), wrong)
+
+
+def placed(rule: Array, right: Array, wrong: Array) -> Array:
+    """Put the probability of the rule at its entry of each distribution and those of the wrong entries around it.
+
+    >>> placed(jnp.array([[1]]), jnp.array([[[0.7]]]), jnp.array([[[0.1, 0.2]]]))[0, 0]
+    Array([0.1, 0.7, 0.2], dtype=float32)
+    """
+    column = jnp.arange(wrong.shape[-1] + 1)[None, None, :]
     # entry b of the table is the rule itself, or the wrong entry numbered without the rule
     source = jnp.where(column == rule[..., None], 0, column + (column < rule[..., None]))
-    return jnp.take_along_axis(position, source, axis=-1)
+    return jnp.take_along_axis(jnp.concatenate([right, wrong], -1), source, axis=-1)
 
 
 def _loss(rules: Code, errors: PyTree, batch: PyTree) -> Array:
-    final = smooth_run(code_from_errors(rules, errors), batch["tape"])
+    return surprise(code_from_errors(rules, errors), batch)
+
+
+def surprise(code: Code, batch: PyTree) -> Array:
+    """``-log p(y(x) | x, code)`` in nats, ``(B,)``, to full relative accuracy where the code is nearly right.
+
+    Args:
+      code: The distributions.
+      batch: ``"tape"`` ``(B, cells, A)`` and ``"output"`` ``(B,)``, as the data of ``turing_problem``.
+
+    >>> from slt_jax.programs.library import parity
+    >>> data = turing_problem(parity(), ["A"], 2).data
+    >>> surprise(code_of(parity()), data)
+    Array([0.], dtype=float32)
+    """
+    final = smooth_run(code, batch["tape"])
     is_output = jnp.arange(final.shape[-1])[None, :] == batch["output"][:, None]
     wrong = jnp.where(is_output, 0.0, final).sum(-1)
     right = jnp.where(is_output, final, 0.0).sum(-1)

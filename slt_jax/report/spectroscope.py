@@ -7,7 +7,7 @@ import numpy as np
 
 from slt_jax import plots
 from slt_jax.plots.spectra import MOST_PANELS, MOST_ROWS
-from slt_jax.report import architecture, responses, temperatures
+from slt_jax.report import architecture, machines, responses, temperatures
 from slt_jax.report.content import (
     COEFFICIENT,
     Content,
@@ -38,12 +38,19 @@ class Chapter(NamedTuple):
     more: Callable[[Content, str], Html | None] | None = None
 
 
+def _placed(content: Content, probe: str) -> Html | None:
+    """Where readings are of heads, a map of them; where they are of programs, what each does."""
+    pieces = [draw(content, probe) for draw in (architecture.head_maps, machines.found)]
+    return joined(*pieces) if any(pieces) else None
+
+
 #: Probes that the report knows; any other has its values and its table.
 CHAPTERS = {
-    COEFFICIENT: Chapter("Local learning coefficient", "λ̂", architecture.head_maps),
+    COEFFICIENT: Chapter("Local learning coefficient", "λ̂", _placed),
     "flow": Chapter("Flow of the learning coefficient", "λ_eff at the coldest nβ", temperatures.flows),
     "dos": Chapter("Density of states", "exponent λ", temperatures.spectrograms),
     "susceptibility": Chapter("Susceptibility", "nβ⟨ΔL⟩", responses.responses),
+    "programs": Chapter("Three programs of one function", "log odds, nats", machines.competition),
     "hessian": Chapter("Curvature", "λ of the quadratic approximation"),
 }
 

@@ -4,6 +4,7 @@ from slt_jax.substructure.arcs import ArcOrder, order_along
 from slt_jax.substructure.clusters import Clusters, clusters, log_directions, rank_clusters, sign_clusters
 from slt_jax.substructure.dead_directions import DeadDirections, dead_directions
 from slt_jax.substructure.divisors import ContactExponents, DivisorWeights, contact_exponents, divisor_weights
+from slt_jax.substructure.syndromes import Syndromes, syndromes
 from slt_jax.substructure.toric import ToricBound, toric_bound
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "ContactExponents",
     "DeadDirections",
     "DivisorWeights",
+    "Syndromes",
     "ToricBound",
     "clusters",
     "contact_exponents",
@@ -21,5 +23,6 @@ __all__ = [
     "order_along",
     "rank_clusters",
     "sign_clusters",
+    "syndromes",
     "toric_bound",
 ]

@@ -9,6 +9,8 @@ from slt_jax.truths.gaussian_mixture import gaussian_mixture as gaussian_mixture
 from slt_jax.truths.gaussian_mixture import gaussian_mixture_problem as gaussian_mixture_problem
 from slt_jax.truths.morse_bott import hessian_rank as hessian_rank
 from slt_jax.truths.morse_bott import morse_bott as morse_bott
+from slt_jax.truths.mutations import MutationSpectrum as MutationSpectrum
+from slt_jax.truths.mutations import mutation_spectrum as mutation_spectrum
 from slt_jax.truths.newton import NewtonTruth as NewtonTruth
 from slt_jax.truths.newton import newton as newton
 from slt_jax.truths.newton import newton_problem as newton_problem

@@ -13,6 +13,7 @@ import numpy as np
 
 #: Exponents are cut off here so that sums of three cannot wrap round; a monomial that reaches it is refused.
 DEGREE_LIMIT = 2**60
+_PARSE = "slt_jax.programs.parse"
 
 
 class MachineTables(Protocol):
@@ -31,6 +32,33 @@ class MachineTables(Protocol):
     def next_state(self) -> tuple[tuple[int, ...], ...]: ...
     @property
     def move(self) -> tuple[tuple[int, ...], ...]: ...
+
+
+def check_tables(program: Any) -> None:
+    """Refuse what is no program, or tables that point outside of themselves.
+
+    Raises:
+      ValueError: naming what is missing, or the table and its widest index.
+
+    >>> check_tables(3)
+    Traceback (most recent call last):
+      ...
+    ValueError: program: got 3, which has no 'states'; pass a program, as from slt_jax.programs.parse
+    """
+    for name in ("states", "symbols", "write", "next_state", "move"):
+        if not hasattr(program, name):
+            raise ValueError(f"program: got {program!r}, which has no {name!r}; pass a program, as from {_PARSE}")
+    shape = len(program.states), len(program.symbols)
+    widths = {"write": shape[1], "next_state": shape[0], "move": 3}
+    for name, width in widths.items():
+        rows = [tuple(row) for row in getattr(program, name)]
+        if [len(row) for row in rows] != [shape[1]] * shape[0] or not {a for row in rows for a in row} <= {
+            *range(width)
+        }:
+            raise ValueError(
+                f"program: table {name!r} must be {shape[0]} rows of {shape[1]} whole numbers from 0 to {width - 1}, "
+                f"got {getattr(program, name)!r}; write the rules as text for {_PARSE}"
+            )
 
 
 class Machine(NamedTuple):

@@ -8,7 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from slt_jax.truths.covering import solve_covering
-from slt_jax.truths.minplus import DEGREE_LIMIT, Machine, MachineTables, build_machine, certain_runs, final_orders
+from slt_jax.truths.minplus import (
+    DEGREE_LIMIT,
+    Machine,
+    MachineTables,
+    build_machine,
+    certain_runs,
+    check_tables,
+    final_orders,
+)
 
 _SOURCE = (
     "loss and space of codes: Clift, Murfet and Wallbridge 2021, arXiv 2103.16080, and Murfet and Troiani 2025, "
@@ -99,8 +107,9 @@ def turing(
       λ and m (numbers without units) as exact fraction and integer, with primal and dual certificates, verified.
 
     Raises:
-      ValueError: if ``inputs`` is empty or one string, ``steps`` is below 1, a symbol is unknown, the program computes
-        another function than claimed, or does not halt though it must.
+      ValueError: if ``program`` is none or its tables are broken, ``inputs`` is not a list of strings or empty,
+        ``steps`` is below 1 or not whole, a symbol is unknown, the program computes another function than claimed, or
+        does not halt though it must.
       ArithmeticError: if a certificate fails; no uncertified number is returned.
 
     When not to believe it: it is the λ of the smooth machine with independent marginals, uniform prior on codes, and
@@ -113,7 +122,7 @@ def turing(
     >>> turing(detect_a(), ["A", "B", "AB", "BA"], steps=6).learning_coefficient
     Fraction(44, 5)
     """
-    machine, final, halted = _prepare(program, inputs, steps)
+    machine, final, halted = prepare(program, inputs, steps)
     running = tuple(word for word, done in zip(inputs, halted, strict=True) if not done)
     if must_halt and running:
         raise ValueError(f"steps: after {steps} the program has not halted on {running[:5]}; give it more")
@@ -133,11 +142,14 @@ def turing(
     )
 
 
-def _prepare(program: MachineTables, inputs: Sequence[str], steps: int) -> tuple[Machine, list[int], list[bool]]:
-    if isinstance(inputs, str) or len(inputs) == 0:
+def prepare(program: MachineTables, inputs: Sequence[str], steps: int) -> tuple[Machine, list[int], list[bool]]:
+    check_tables(program)
+    if not isinstance(inputs, Sequence) or isinstance(inputs, str) or len(inputs) == 0:
         raise ValueError(f"inputs: got {inputs!r}; give a list of at least one string")
-    if steps < 1:
-        raise ValueError(f"steps: got {steps}; give the number of steps to run, 1 or more")
+    if not all(isinstance(word, str) for word in inputs):
+        raise ValueError(f"inputs: got {inputs!r}; every input is a string over the program's alphabet")
+    if not hasattr(steps, "__index__") or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"steps: got {steps!r}; give the number of steps to run, a whole number, 1 or more")
     unknown = sorted({symbol for word in inputs for symbol in word} - set(program.symbols))
     if unknown:
         raise ValueError(f"inputs: symbols {unknown} are not in the alphabet {program.symbols}")
@@ -149,6 +161,8 @@ def _prepare(program: MachineTables, inputs: Sequence[str], steps: int) -> tuple
 def _check_claim(found: Mapping[str, str], claimed: Mapping[str, str] | None) -> None:
     if claimed is None:
         return
+    if not isinstance(claimed, Mapping):
+        raise ValueError(f"outputs: got {claimed!r}; give a mapping from each input to the state it must end in")
     differing = [(word, state, claimed.get(word)) for word, state in found.items() if claimed.get(word) != state]
     wrong = [f"{word!r} gives {state!r}, not {claim!r}" for word, state, claim in differing]
     if wrong:

@@ -1,12 +1,15 @@
 """Patterning on real training: do data that are reweighted along the found direction bring an ability forward?
 
-    python benchmarks/patterning.py                      # χ, the directions, and 45 runs: twenty minutes
+    python benchmarks/patterning.py                      # χ, the directions, and 65 runs: half an hour
+    python benchmarks/patterning.py --only fresh         # the last 20 of them, with what is stored of the others
 
 Sequences of the study ``induction`` are sorted into quarters by how much their order tells, and by how uneven their
 symbols are. At a checkpoint before the heads form, the response of two coordinates of the network to more sequences of
 each quarter is measured, ``patterning`` gives the direction that moves the second alone, and the one that moves it
 whatever the first does; and the network is trained from five other seeds with these weights, with the opposite ones,
-with neither, and with weights of the same size along a random direction.
+with neither, and with weights of the same size along a random direction. Half of the strength was tried after the whole
+had been seen to cost more than it brings: what it does is measured again from five seeds that no choice rests on
+(``fresh``).
 
 Keeps its lines in ``benchmarks/results/patterning.jsonl``.
 """
@@ -42,9 +45,10 @@ NBETA, GAMMA = 80.0, 1000.0
 SEEDS = 5
 #: By name, the coordinates that χ is taken of, by how much they are to move, and the share of the largest strength at
 #: which no weight is negative, along the direction and its opposite.
+HALF = "half as strong"
 DIRECTIONS = {
     "order, counts kept": ([0, 1], [0.0, 0.01], 0.9),
-    "order, counts kept, half as strong": ([0, 1], [0.0, 0.01], 0.45),
+    f"order, counts kept, {HALF}": ([0, 1], [0.0, 0.01], 0.45),
     "order alone": ([1], [0.01], 0.9),
 }
 #: Half of where the coordinate of order and the best head's score end.
@@ -54,6 +58,11 @@ LEVELS = {"order half learned": 0.5, "prefix matching half formed": 0.3}
 def sequences(seed: int, count: int) -> Any:
     """So many of the study's sequences, the same whenever they are asked for."""
     return sample_chains(jax.random.key(seed), count, study.LENGTH + 1, study.SYMBOLS)
+
+
+def logits(params: Any, tokens: Any) -> Any:
+    """Of the symbol after each one but the last, ``(B, T - 1, symbols)``."""
+    return study.NETWORK.apply({"params": params}, tokens[:, :-1])
 
 
 def properties(tokens: Any) -> Any:
@@ -91,7 +100,7 @@ def coordinates(params: Any, which: Any) -> Any:
     tokens = sequences(7, PROBES)
     start, counted, ordered = (predict(tokens, study.SYMBOLS) for predict in (uniform, unigram, bigram))
     basis = jnp.stack([(counted - start).ravel(), (ordered - counted).ravel()])
-    said = (study._said(params, tokens) - start).ravel()
+    said = (jax.nn.softmax(logits(params, tokens)) - start).ravel()
     return jnp.linalg.solve(basis @ basis.T, basis @ said)[which]
 
 
@@ -132,8 +141,8 @@ def response(params: Any, ends: Any) -> tuple[Any, dict[str, Any]]:
     tokens = sequences(5, EXAMPLES)
 
     def loss_fn(params: Any, tokens: Any) -> Any:
-        logits = study._logits(params, tokens)
-        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, 1:, None], axis=2)[..., 0], axis=1)
+        said = jax.nn.log_softmax(logits(params, tokens))
+        return -jnp.mean(jnp.take_along_axis(said, tokens[:, 1:, None], axis=2)[..., 0], axis=1)
 
     begun = time.process_time()
     found = slt.influence(
@@ -167,7 +176,7 @@ def main() -> None:
     """Measure and print all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--only", choices=("response", "training"), help="training reads the response from the lines")
+    parser.add_argument("--only", choices=("response", "training", "fresh"), help="the last two read what was before")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
 
@@ -177,13 +186,23 @@ def main() -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(one) + "\n" for one in rows))
 
-    if options.only == "training":
-        rows += [json.loads(line) for line in options.out.read_text().splitlines()[:2]]
-    else:
-        for row in response_rows(quarters()):
+    stored = [json.loads(line) for line in options.out.read_text().splitlines()] if options.only else []
+    ends = quarters()
+    if options.only in (None, "response"):
+        for row in response_rows(ends):
             add(row)
+    else:
+        keep = 2 if options.only == "training" else sum("fresh" not in row["case"] for row in stored)
+        rows += stored[:keep]
     if options.only != "response":
-        for row in training_rows(quarters(), rows[1]):
+        found, ratios, arms = directions(ends, rows[1])
+        if options.only != "fresh":
+            for row in found:
+                add(row)
+            for row in training_rows(ends, ratios, arms, 3, ""):
+                add(row)
+        half = {name: moves for name, moves in arms.items() if name == "unchanged" or name.endswith(HALF)}
+        for row in training_rows(ends, ratios, half, 4, ", fresh seeds"):
             add(row)
 
 
@@ -208,43 +227,40 @@ def response_rows(ends: Any) -> Iterator[dict[str, Any]]:
     }
 
 
-def training_rows(ends: Any, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The directions, and what training along them does."""
+def directions(ends: Any, row: dict[str, Any]) -> tuple[list[dict[str, Any]], Any, dict[str, Any]]:
+    """Lines about the directions, how much of each quarter some sequences are, and the moves of all arms."""
     value, error = jnp.asarray(row["nbeta_chi"]), jnp.asarray(row["std_error"])
-    tokens = sequences(99, 8192)
-    ratios = density(ends, tokens)
+    ratios = density(ends, sequences(99, 8192))
     ratios = ratios / jnp.mean(ratios, axis=0, keepdims=True)
-    arms = {"unchanged": jnp.zeros(value.shape[1])}
+    arms, lines = {"unchanged": jnp.zeros(value.shape[1])}, []
     for name, (chosen, wanted, share) in DIRECTIONS.items():
         pattern = patterning(jax.random.key(2), (value[np.array(chosen)], error[np.array(chosen)]), jnp.array(wanted))
         low, high = pattern.strengths(ratios)
         strength = share * min(-low, high)
         move = strength * pattern.change
         arms |= {f"towards: {name}": move, f"away: {name}": -move}
-        yield {
-            "case": "direction",
-            "name": name,
-            "wanted": rounded(wanted),
-            "change": rounded(pattern.change, 5),
-            "predicted": rounded(pattern.predicted, 5),
-            "std_error": rounded(pattern.std_error, 5),
-            "strength": round(strength, 3),
-            "said": pattern.explain(),
-        }
+        line = {"case": "direction", "name": name, "wanted": rounded(wanted), "change": rounded(pattern.change, 5)}
+        line |= {"predicted": rounded(pattern.predicted, 5), "std_error": rounded(pattern.std_error, 5)}
+        lines.append(line | {"strength": round(strength, 3), "said": pattern.explain()})
     # along a random direction, with weights of the same spread that are not negative either
     drawn = jax.random.normal(jax.random.key(11), move.shape)
     drawn = drawn * jnp.std((ratios - 1) @ move) / jnp.std((ratios - 1) @ drawn)
     arms["random"] = drawn * jnp.minimum(1.0, 1.0 / jnp.max(jnp.abs((ratios - 1) @ drawn)))
-    arms["random, half as strong"] = 0.5 * arms["random"]
+    arms[f"random, {HALF}"] = 0.5 * arms["random"]
+    return lines, ratios, arms
+
+
+def training_rows(ends: Any, ratios: Any, arms: dict[str, Any], seed: int, which: str) -> Iterator[dict[str, Any]]:
+    """What training in each arm does, from seeds that follow from one."""
 
     def train(moves: Any, key: Any) -> np.ndarray:
         seen = np.asarray(run(key, ends, moves)[0])
         return np.array([crossing(seen[:, 1 + at], level) for at, level in enumerate(LEVELS.values())])
 
-    found = retrained(train, jax.random.split(jax.random.key(3), SEEDS), arms)
+    found = retrained(train, jax.random.split(jax.random.key(seed), SEEDS), arms)
     for at, name in enumerate(LEVELS):
         for arm, moves in arms.items():
-            line = {"case": name, "arm": arm, "steps": rounded(found.values[arm][:, at], 1)}
+            line = {"case": name + which, "arm": arm, "steps": rounded(found.values[arm][:, at], 1)}
             line["spread of weights"] = round(float(jnp.std((ratios - 1) @ moves)), 3)
             if arm in found.mean:
                 line["shift"] = round(float(found.mean[arm][at]), 1)

@@ -295,6 +295,8 @@ def test_training_can_weigh_sequences_and_positions_and_weights_that_are_alike_c
     np.testing.assert_allclose(first, induction.training_loss(None, state.params, sequences[:1]), rtol=1e-5)
     late = induction.training_loss(lambda x: jnp.ones((4, 64)) * (jnp.arange(64) > 60)[None], state.params, sequences)
     assert abs(float(late) - float(plain)) > 1e-4
+    with pytest.raises(ValueError, match=r"weights: returned shape \(64,\) for 4 sequences"):
+        induction.training_loss(lambda x: jnp.ones(64), state.params, sequences)
 
 
 def test_a_few_steps_of_training_lower_the_loss():

@@ -41,21 +41,20 @@ BATCH = 32
 STEPS = 1500
 #: The last of so many parts of the steps so far is averaged.
 AVERAGED = 10
-#: Sequences on which losses and concepts are recorded and readings taken, the same for all seeds: of readings the first
-#: 32 symbols, within which each is met often enough, and a chain costs a third.
+#: Sequences on which losses are recorded and readings taken, the same for all seeds, and how much of each: within 32
+#: symbols each is met often enough, and a chain costs a third.
 MEASURED, READ = 16, 32
-#: Sequences on which concepts are recorded, whole.
+#: Sequences on which distances to the exact predictors are recorded; scores of heads are on the first 16, whole.
 WATCHED = 64
 #: Positions, of 64, that count as early and as late.
 EARLY, LATE = 8, 32
-#: Weights of a head then spread by 0.06, a fifth of their size.
+#: Weights of a head then spread by 0.06, a third of their size at the start: few directions are held by more than γ.
 NBETA, GAMMA = 300.0, 300.0
 #: The patterns of tokens.
 PATTERNS = ("first time", "repeats", "differs")
 
 #: What each sequence, or each of its positions, counts for in training: ``weights(tokens) -> (B,)`` or ``(B, T)``.
 Weights = Callable[[Array], Array]
-
 
 _fresh = jax.jit(NETWORK.init)
 
@@ -82,11 +81,19 @@ def training_loss(weights: Weights | None, params: PyTree, tokens: Array) -> Arr
 
     Returns:
       Shape ``()``.
+
+    Raises:
+      ValueError: the weights have another shape than ``(B,)`` or ``(B, T)``.
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(_logits(params, tokens), tokens[:, 1:])
     if weights is None:
         return jnp.mean(losses)
     counted = weights(tokens)
+    if counted.shape not in (losses.shape[:1], losses.shape):
+        raise ValueError(
+            f"weights: returned shape {counted.shape} for {losses.shape[0]} sequences; return one weight for each, "
+            f"shape {losses.shape[:1]}, or for each of its positions, {losses.shape}."
+        )
     counted = jnp.broadcast_to(counted if counted.ndim == 2 else counted[:, None], losses.shape)
     return jnp.sum(counted * losses) / jnp.sum(counted)
 

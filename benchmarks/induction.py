@@ -24,10 +24,11 @@ import numpy as np
 
 from slt_jax.spectroscopy import Checkpoint, half_way, own_transition, rank_agreement, recorder_of, scan
 from slt_jax.studies import induction
+from slt_jax.studies.induction_training import NETWORK
 from slt_jax.studies.study import train
 
 RESULTS = Path(__file__).parent / "results" / "induction.jsonl"
-HEADS = [f"head 1.{head}" for head in range(induction.NETWORK.heads)]
+HEADS = [f"head 1.{head}" for head in range(NETWORK.heads)]
 [(FAMILY, OBSERVABLE)] = induction.study().rankings
 ACQUIRED = 0.5
 

@@ -121,7 +121,7 @@ def studies() -> list[str]:
     """Names of all studies: the modules of ``slt_jax.studies`` that say how to run one, found by looking."""
     from slt_jax import studies as package
 
-    helpers = {"study", "hierarchy", "markov_chains"}
+    helpers = {"study", "hierarchy", "markov_chains", "induction_training"}
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in helpers)
 
 

@@ -16,7 +16,7 @@ from slt_jax.models.attention_only import (
 )
 from slt_jax.restriction import heads
 from slt_jax.spectroscopy.agreement import half_way, own_transition, rank_agreement
-from slt_jax.studies import induction
+from slt_jax.studies import induction, induction_training
 from slt_jax.studies.markov_chains import (
     bigram,
     cross_entropy,
@@ -254,15 +254,15 @@ def score(weights, matches):
 
 
 def test_each_pattern_asks_for_its_part_of_the_whole_and_three_of_them_are_all_of_it():
-    sequences = sample_chains(jax.random.key(1), 16, induction.LENGTH + 1, induction.SYMBOLS)
+    sequences = sample_chains(jax.random.key(1), 16, induction_training.LENGTH + 1, induction_training.SYMBOLS)
     targets = {name: np.asarray(part, float) for name, part in induction.targets_of(sequences).items()}
-    count = 16 * induction.LENGTH
+    count = 16 * induction_training.LENGTH
     for part in targets.values():
         assert part.sum() == pytest.approx(count, rel=1e-4)
     shares = [np.max(targets["all"] / np.where(part > 0, part, np.inf)) for part in map(targets.get, PARTS)]
     whole = sum(share * targets[name] for share, name in zip(shares, PARTS, strict=True))
     np.testing.assert_allclose(whole, targets["all"], rtol=1e-4)
-    follower = np.asarray(last_follower(sequences, induction.SYMBOLS))
+    follower = np.asarray(last_follower(sequences, induction_training.SYMBOLS))
     asked = targets["repeats"].argmax(axis=2)[targets["repeats"].sum(axis=2) > 0]
     assert (asked == follower[targets["repeats"].sum(axis=2) > 0]).all()
 
@@ -271,40 +271,44 @@ PARTS = induction.PATTERNS
 
 
 def test_concepts_are_0_for_the_uniform_predictor_and_what_is_exact_is_at_distance_0():
-    params = induction.params_of(induction.initial(jax.random.key(0)))
+    params = induction_training.params_of(induction_training.initial(jax.random.key(0)))
     silent = {**params, "unembed": jax.tree.map(jnp.zeros_like, params["unembed"])}
-    sequences = sample_chains(jax.random.key(1), 16, induction.LENGTH + 1, induction.SYMBOLS)
+    sequences = sample_chains(jax.random.key(1), 16, induction_training.LENGTH + 1, induction_training.SYMBOLS)
     found = {name: float(concept(silent)) for name, concept in induction.concepts(sequences).items()}
     for name in ("beyond uniform", "without order", "with order", "in-context score"):
         assert found[name] == pytest.approx(0, abs=1e-5)
-    flat = uniform(sequences, induction.SYMBOLS)
+    flat = uniform(sequences, induction_training.SYMBOLS)
     assert float(induction.distance(sequences, flat, silent)) == pytest.approx(0, abs=1e-7)
-    exact = bigram(sequences, induction.SYMBOLS)
+    exact = bigram(sequences, induction_training.SYMBOLS)
     away = float(induction.distance(sequences, exact, silent))
     assert away == pytest.approx(float(jnp.mean(divergence(exact, flat))), rel=1e-5)
     assert away > 0.1
 
 
 def test_training_can_weigh_sequences_and_positions_and_weights_that_are_alike_change_nothing():
-    state = induction.initial(jax.random.key(0))
-    sequences = sample_chains(jax.random.key(1), 4, induction.LENGTH + 1, induction.SYMBOLS)
-    plain = induction.training_loss(None, state.params, sequences)
-    alike = induction.training_loss(lambda x: jnp.full(x.shape[0], 3.0), state.params, sequences)
+    state = induction_training.initial(jax.random.key(0))
+    sequences = sample_chains(jax.random.key(1), 4, induction_training.LENGTH + 1, induction_training.SYMBOLS)
+    plain = induction_training.training_loss(None, state.params, sequences)
+    alike = induction_training.training_loss(lambda x: jnp.full(x.shape[0], 3.0), state.params, sequences)
     np.testing.assert_allclose(alike, plain, rtol=1e-6)
-    first = induction.training_loss(lambda x: jnp.arange(4) == 0, state.params, sequences)
-    np.testing.assert_allclose(first, induction.training_loss(None, state.params, sequences[:1]), rtol=1e-5)
-    late = induction.training_loss(lambda x: jnp.ones((4, 64)) * (jnp.arange(64) > 60)[None], state.params, sequences)
+    first = induction_training.training_loss(lambda x: jnp.arange(4) == 0, state.params, sequences)
+    np.testing.assert_allclose(first, induction_training.training_loss(None, state.params, sequences[:1]), rtol=1e-5)
+    late = induction_training.training_loss(
+        lambda x: jnp.ones((4, 64)) * (jnp.arange(64) > 60)[None], state.params, sequences
+    )
     assert abs(float(late) - float(plain)) > 1e-4
+    with pytest.raises(ValueError, match=r"weights: returned shape \(64,\) for 4 sequences"):
+        induction_training.training_loss(lambda x: jnp.ones(64), state.params, sequences)
 
 
 def test_a_few_steps_of_training_lower_the_loss():
     study = induction.study()
     state, advance = study.init(jax.random.key(0)), jax.jit(lambda state, step: study.update(state, step))
-    held = sample_chains(jax.random.key(9), 64, induction.LENGTH + 1, induction.SYMBOLS)
-    before = float(induction.training_loss(None, study.params_of(state), held))
+    held = sample_chains(jax.random.key(9), 64, induction_training.LENGTH + 1, induction_training.SYMBOLS)
+    before = float(induction_training.training_loss(None, study.params_of(state), held))
     for step in range(30):
         state = advance(state, jnp.int32(step))
-    after = float(induction.training_loss(None, study.params_of(state), held))
+    after = float(induction_training.training_loss(None, study.params_of(state), held))
     # ln 4 is 1.386: uniform, then on the way to the unigram predictor
     assert before > 1.38
     assert after < before - 0.02

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,6 @@ from jax.tree_util import Partial
 
 from slt_jax.flax import from_linen
 from slt_jax.models.attention_only import (
-    AttentionOnly,
     attention_weights,
     prefix_matching_scores,
     previous_token_scores,
@@ -21,6 +19,17 @@ from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
 from slt_jax.restriction import heads
 from slt_jax.spectroscopy import Subject, Subloss, llc_probe, susceptibility_probe
+from slt_jax.studies.induction_training import (
+    LENGTH,
+    NETWORK,
+    STEPS,
+    SYMBOLS,
+    Weights,
+    initial,
+    logits_of,
+    params_of,
+    update,
+)
 from slt_jax.studies.markov_chains import (
     bigram,
     divergence,
@@ -32,86 +41,19 @@ from slt_jax.studies.markov_chains import (
     unigram,
 )
 from slt_jax.studies.study import Study, log_steps
-from slt_jax.types import Array, Key, PyTree
+from slt_jax.types import Array, PyTree
 
-SYMBOLS, LENGTH = 4, 64
-NETWORK = AttentionOnly(vocabulary=SYMBOLS, width=32, layers=2, heads=8, length=LENGTH)
-OPTIMIZER = optax.adam(3e-3)
-BATCH = 32
-STEPS = 1500
-#: The last of so many parts of the steps so far is averaged.
-AVERAGED = 10
-#: Sequences on which losses and concepts are recorded and readings taken, the same for all seeds: of readings the first
-#: 32 symbols, within which each is met often enough, and a chain costs a third.
+#: Sequences on which losses are recorded and readings taken, the same for all seeds, and how much of each: within 32
+#: symbols each is met often enough, and a chain costs a third.
 MEASURED, READ = 16, 32
-#: Sequences on which concepts are recorded, whole.
+#: Sequences on which distances to the exact predictors are recorded; scores of heads are on the first 16, whole.
 WATCHED = 64
 #: Positions, of 64, that count as early and as late.
 EARLY, LATE = 8, 32
-#: Weights of a head then spread by 0.06, a fifth of their size.
+#: Weights of a head then spread by 0.06, a third of their size at the start: few directions are held by more than γ.
 NBETA, GAMMA = 300.0, 300.0
 #: The patterns of tokens.
 PATTERNS = ("first time", "repeats", "differs")
-
-#: What each sequence, or each of its positions, counts for in training: ``weights(tokens) -> (B,)`` or ``(B, T)``.
-Weights = Callable[[Array], Array]
-
-
-_fresh = jax.jit(NETWORK.init)
-
-
-class State(NamedTuple):
-    """Parameters, their average over the last steps, the optimiser's state, and the key that the sequences come from.
-
-    The average is what is looked at: single steps on few sequences shake every curve by more than they move it.
-    """
-
-    params: PyTree
-    average: PyTree
-    optimizer: PyTree
-    key: Key
-
-
-def training_loss(weights: Weights | None, params: PyTree, tokens: Array) -> Array:
-    """Mean cross-entropy of the symbols that came, nats; with weights ``Σ w ℓ / Σ w``.
-
-    Args:
-      weights: What counts for how much, at least 0; or ``None``.
-      params: Of ``NETWORK``.
-      tokens: Shape ``(B, T + 1)``.
-
-    Returns:
-      Shape ``()``.
-    """
-    losses = optax.softmax_cross_entropy_with_integer_labels(_logits(params, tokens), tokens[:, 1:])
-    if weights is None:
-        return jnp.mean(losses)
-    counted = weights(tokens)
-    counted = jnp.broadcast_to(counted if counted.ndim == 2 else counted[:, None], losses.shape)
-    return jnp.sum(counted * losses) / jnp.sum(counted)
-
-
-def initial(key: Key) -> State:
-    """Random parameters, and the key of all sequences to come."""
-    params_key, data_key = jax.random.split(key)
-    params = _fresh(params_key, jnp.zeros((1, LENGTH), jnp.int32))["params"]
-    return State(params, params, OPTIMIZER.init(params), data_key)
-
-
-def update(weights: Weights | None, state: State, step: Array) -> State:
-    """One step of Adam on fresh sequences, and of the average."""
-    tokens = sample_chains(jax.random.fold_in(state.key, step), BATCH, LENGTH + 1, SYMBOLS)
-    gradient = jax.grad(partial(training_loss, weights))(state.params, tokens)
-    changes, optimizer = OPTIMIZER.update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, changes)
-    share = 1 / (1 + step / AVERAGED)
-    average = jax.tree.map(lambda mean, new: mean + share * (new - mean), state.average, params)
-    return State(params, average, optimizer, state.key)
-
-
-def params_of(state: State) -> PyTree:
-    """The parameters that are measured: the average over about the last tenth of all steps so far."""
-    return state.average
 
 
 def soft_cross_entropy(logits: Array, batch: PyTree) -> Array:
@@ -141,7 +83,7 @@ def targets_of(tokens: Array) -> dict[str, Array]:
 
 def own_targets(params: PyTree, data: PyTree) -> PyTree:
     """The tokens of a pattern with the network's own probabilities in place of the exact ones."""
-    logits = _answers(params, data["inputs"])
+    logits = logits_of(params, data["inputs"])
     return {**data, "targets": _scaled(jax.nn.softmax(logits) * (data["targets"] > 0))}
 
 
@@ -168,7 +110,7 @@ def study(weights: Weights | None = None) -> Study:
     """
     tokens = sample_chains(jax.random.key(2402), WATCHED, LENGTH + 1, SYMBOLS)
     read = tokens[:MEASURED, : READ + 1]
-    variables = _fresh(jax.random.key(0), read[:1, :-1])
+    variables = {"params": initial(jax.random.key(0)).params}
     loss_fn, params = from_linen(NETWORK, soft_cross_entropy, variables)
     outputs, _ = from_linen(NETWORK, variables=variables)
     data = {name: {"inputs": read[:, :-1], "targets": targets} for name, targets in targets_of(read).items()}
@@ -266,7 +208,7 @@ def closeness(tokens: Array, predicted: Array, params: PyTree) -> Array:
 
 def in_context_score(tokens: Array, targets: Array, params: PyTree) -> Array:
     """Mean loss at the late positions less that at the early ones, nats: negative where the past is made use of."""
-    return _late_less_early(jnp.mean(optax.softmax_cross_entropy(_logits(params, tokens), targets), axis=0))
+    return _late_less_early(jnp.mean(optax.softmax_cross_entropy(logits_of(params, tokens[:, :-1]), targets), axis=0))
 
 
 def _late_less_early(losses: Array) -> Array:
@@ -281,16 +223,5 @@ def _beyond(tokens: Array, start: Array, exact: Array, params: PyTree) -> Array:
     return distance(tokens, start, params) / jnp.mean(divergence(start, exact))
 
 
-def _logits(params: PyTree, tokens: Array) -> Array:
-    """What the network says of the symbols after the first, shape ``(B, T, V)``."""
-    return _answers(params, tokens[:, :-1])
-
-
-def _answers(params: PyTree, inputs: Array) -> Array:
-    found = NETWORK.apply({"params": params}, inputs)
-    assert isinstance(found, jax.Array)
-    return found
-
-
 def _said(params: PyTree, tokens: Array) -> Array:
-    return jax.nn.softmax(_logits(params, tokens))
+    return jax.nn.softmax(logits_of(params, tokens[:, :-1]))

@@ -137,7 +137,7 @@ def study(weights: Weights | None = None) -> Study:
         params_of=params_of,
         record_at=np.unique(np.concatenate([log_steps(STEPS, 50), np.arange(0, 601, 15)])),
         # the middle ones around the forming of the heads
-        keep_at=np.array([90, 150, 210, 330, STEPS]),
+        keep_at=np.array([0, 90, 180, 330, STEPS]),
         probes={
             "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=200, burnin=100, thin=12)
         },

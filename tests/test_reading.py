@@ -25,7 +25,7 @@ from slt_jax.response import (
     umap_embedding,
 )
 from slt_jax.response.conductance import _sweep, conductance, neighbour_graph, pagerank
-from slt_jax.response.measured import control
+from slt_jax.response.measured import control, noise
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -107,10 +107,12 @@ def test_the_scatter_of_batches_has_the_reported_errors(responses):
         np.testing.assert_allclose(
             jnp.linalg.norm(matrix.scatter[:, :, 0], axis=1), one.std_error, rtol=2e-3, atol=1e-8
         )
-    # and entries that a block does not serve share theirs, which is that of the loss of all
-    others = np.flatnonzero(planted.PATTERNS != 0)
-    shared = np.corrcoef(np.asarray(matrix.scatter[0, :, 0, others]))
-    assert np.median(shared[np.triu_indices(len(others), 1)]) > 0.5
+    # entries that move together share theirs; without draws nobody can know
+    twins = measured(one._replace(changes=one.changes.at[..., 1].set(one.changes[..., 0])))
+    drawn = noise(KEY, twins, 200)
+    np.testing.assert_array_equal(drawn[..., 1], drawn[..., 0])
+    alone = noise(KEY, measured((twins.value, twins.std_error)), 200)
+    assert abs(np.corrcoef(alone[:, 0, 0], alone[:, 0, 1])[0, 1]) < 0.3
 
 
 def test_of_an_influence_entries_are_data_and_components_queries():

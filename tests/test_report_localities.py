@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_report import HOSTILE, build, page_of, usual
 
-from slt_jax import plots, storage, workflow
+from slt_jax import measuring, plots, storage
 from slt_jax.problem import Problem
 from slt_jax.spectroscopy import (
     Checkpoint,
@@ -122,7 +122,7 @@ def test_a_run_that_goes_on_does_not_locate_again_what_is_in_the_folder(tmp_path
 
     def locate(points=None):
         told.clear()
-        workflow._locate(
+        measuring._locate(
             key, subject(), points or checkpoints(), tmp_path, lambda *stage: told.append(stage), history()
         )
         return len(told)
@@ -135,7 +135,7 @@ def test_a_run_that_goes_on_does_not_locate_again_what_is_in_the_folder(tmp_path
     assert locate() == 2
     again = storage.read_transitions(tmp_path)
     np.testing.assert_array_equal(first[1].locality.null_shares, again[1].locality.null_shares)
-    workflow._locate(key, subject(), checkpoints(), tmp_path / "none", lambda *stage: None, None)
+    measuring._locate(key, subject(), checkpoints(), tmp_path / "none", lambda *stage: None, None)
     assert not (tmp_path / "none").exists()
 
 

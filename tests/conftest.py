@@ -13,6 +13,46 @@ from slt_jax.compiled import make_room
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+#: Modules of laws over many seeds, of whole studies, and of all that documents say: more than half of the time.
+SLOW = {
+    "test_accuracy",
+    "test_basin_volume",
+    "test_density",
+    "test_directions",
+    "test_doctests",
+    "test_graft",
+    "test_heating",
+    "test_hessian_spectrum",
+    "test_induction",
+    "test_notebooks",
+    "test_oracles",
+    "test_programs_study",
+    "test_reference",
+    "test_refined",
+    "test_sampler_laws",
+    "test_studies",
+    "test_superposition_study",
+    "test_susceptibility_entries",
+    "test_synthesis",
+    "test_thermodynamics",
+    "test_variational",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without arguments slow tests are left out; a file, a name or a mark that is asked for is run as asked."""
+    plain = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if plain and not config.option.markexpr and not config.option.keyword:
+        config.option.markexpr = "not slow"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow modules."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def key():

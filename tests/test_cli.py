@@ -461,6 +461,7 @@ def uninterrupted(workplace):
     return workplace / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
 def test_a_scan_stopped_in_mid_run_goes_on_to_the_bits_of_one_that_was_not(workplace, uninterrupted, tmp_path, sent):
     out = tmp_path / "out"

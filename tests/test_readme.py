@@ -19,6 +19,7 @@ def test_there_is_something_to_run():
     assert len(PYTHON) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(len(PYTHON)))
 def test_a_python_block_runs_by_itself(index):
     exec(compile(PYTHON[index], f"README block {index}", "exec"), {"__name__": f"readme_{index}"})

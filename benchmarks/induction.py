@@ -62,6 +62,7 @@ def row(seed: int, last: bool) -> dict:
     every = [one for readings in read.values() for one in readings]
     return {
         "seed": seed,
+        "last": last,
         "heads": HEADS,
         "loss": float(history.losses["all"][-1]),
         "with_order": float(history.concepts["with order"][-1]),
@@ -125,10 +126,10 @@ def main() -> None:
     options = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
     before = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    rows = {one["seed"]: one for one in before}
+    rows = {(one["last"], one["seed"]): one for one in before}
     for seed in options.seeds:
-        rows[seed] = row(seed, options.last)
-        line = json.dumps(rows[seed])
+        rows[options.last, seed] = row(seed, options.last)
+        line = json.dumps(rows[options.last, seed])
         print(line, flush=True)
         RESULTS.write_text("".join(json.dumps(rows[key]) + "\n" for key in sorted(rows)))
 

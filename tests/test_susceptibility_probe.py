@@ -2,6 +2,7 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from slt_jax import storage
 from slt_jax.cli import main
 from slt_jax.problem import Problem
-from slt_jax.report import write_report
+from slt_jax.report import responses, write_report
 from slt_jax.spectroscopy import Checkpoint, History, Subject, Subloss, scan, susceptibility_probe
 
 NBETA, GAMMA = 1e3, 10.0
@@ -122,6 +123,22 @@ def test_rankings_and_transitions_are_set_beside_the_scores_of_the_heads(folder)
     assert "by neither" in text
     # the readings are the same at all checkpoints: they have no transition, and say so
     assert text.count("does not move") == 4
+
+
+def test_over_time_a_head_is_asked_in_nats_and_not_in_units_of_its_own_deviation():
+    steps = np.unique(np.round(np.geomspace(1, 1000, 60)).astype(int))
+
+    def row(step, chi):
+        numbers = {"susceptibility": chi, "susceptibility_error": 1e-10, "standardised": 1.0, "standardised_error": 0.01}
+        arrays = {"observable": ["first"], **{name: [number] for name, number in numbers.items()}}
+        return SimpleNamespace(step=step, value=1.0, std_error=0.01, arrays=arrays)
+
+    curve = 1 / (1 + np.exp(-8 * np.log(steps / 30)))
+    head = responses._Head("head 0.0", curve, [row(1, 0.0), row(30, 1e-8), row(1000, 2e-8)])
+    content = SimpleNamespace(history=SimpleNamespace(steps=steps))
+    text = str(responses._transitions(content, [head], "lookup", "first"))
+    assert text.count("does not move") == 1, "its energy stays, its χ moves"
+    assert text.count("✓ within") == 1
 
 
 def test_a_finished_reading_is_measured_again_only_where_an_observable_has_changed():

@@ -112,7 +112,8 @@ def _transitions(content: Content, heads: list[_Head], family: str, observable: 
             continue
         interval = own_transition(content.history.steps, head.curve)
         value = [row.value for row in head.rows], [row.std_error for row in head.rows]
-        chi = [[along(row, name, observable) for row in head.rows] for name in ("standardised", "standardised_error")]
+        names = "susceptibility", "susceptibility_error"
+        chi = [[along(row, name, observable) for row in head.rows] for name in names]
         if not np.isfinite([*value, *chi]).all():
             continue
         cells = [_when(half_way(steps, *one), interval) for one in (value, chi)]

@@ -129,7 +129,12 @@ def test_over_time_a_head_is_asked_in_nats_and_not_in_units_of_its_own_deviation
     steps = np.unique(np.round(np.geomspace(1, 1000, 60)).astype(int))
 
     def row(step, chi):
-        numbers = {"susceptibility": chi, "susceptibility_error": 1e-10, "standardised": 1.0, "standardised_error": 0.01}
+        numbers = {
+            "susceptibility": chi,
+            "susceptibility_error": 1e-10,
+            "standardised": 1.0,
+            "standardised_error": 0.01,
+        }
         arrays = {"observable": ["first"], **{name: [number] for name, number in numbers.items()}}
         return SimpleNamespace(step=step, value=1.0, std_error=0.01, arrays=arrays)
 

@@ -1,7 +1,6 @@
 """Programs as points of a space of codes: Turing machines, their exact runs and their smooth relaxation."""
 
-from slt_jax.programs.interpreter import Run, check, run, trace
-from slt_jax.programs.library import (
+from slt_jax.programs.examples import (
     binary_increment,
     brackets,
     detect_a,
@@ -10,6 +9,7 @@ from slt_jax.programs.library import (
     palindrome,
     parity,
 )
+from slt_jax.programs.interpreter import Run, check, run, trace
 from slt_jax.programs.program import MOVES, Program, dimension, parse, render
 from slt_jax.programs.simplex import (
     code_from_logits,

@@ -145,7 +145,7 @@ def nearest_program(code: Code, states: Sequence[str], symbols: Sequence[str]) -
 
     Source: none needed.
 
-    >>> from slt_jax.programs.library import parity
+    >>> from slt_jax.programs.examples import parity
     >>> from slt_jax.programs.turing import code_of
     >>> program = parity()
     >>> nearest_program(code_of(program), program.states, program.symbols)[:5] == program[:5]

@@ -35,7 +35,7 @@ def staged_step(code: Code, state: Array, tape: Array, order: Array) -> tuple[Ar
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080, the staged pseudo-universal machine and its direct
     simulation.
 
-    >>> from slt_jax.programs.library import parity
+    >>> from slt_jax.programs.examples import parity
     >>> from slt_jax.programs.turing import code_of, tapes_of
     >>> tape = tapes_of(parity(), ["A"], 1)[0]
     >>> staged_step(code_of(parity()), jnp.array([1.0, 0.0]), tape, jnp.arange(6))[0]
@@ -71,7 +71,7 @@ def staged_run(code: Code, tapes: Array, order: Sequence[int] | None = None) -> 
 
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080.
 
-    >>> from slt_jax.programs.library import parity
+    >>> from slt_jax.programs.examples import parity
     >>> from slt_jax.programs.turing import code_of, tapes_of
     >>> staged_run(code_of(parity()), tapes_of(parity(), ["A", "BAA"], 4))
     Array([[0., 1.],

@@ -91,7 +91,7 @@ def neighbourhood_problem(program: Program, inputs: Sequence[str], steps: int, n
 
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080; the coordinates are this library's.
 
-    >>> from slt_jax.programs.library import detect_a
+    >>> from slt_jax.programs.examples import detect_a
     >>> problem = neighbourhood_problem(detect_a(), ["A", "BA", "B"], steps=4, nbeta=1e6)
     >>> bool(code_near(problem.loss_fn.args[1], problem.params).state.max() > 0.999)
     True

@@ -164,7 +164,7 @@ def smooth_run(code: Code, tapes: Array) -> Array:
 
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080.
 
-    >>> from slt_jax.programs.library import parity
+    >>> from slt_jax.programs.examples import parity
     >>> smooth_run(code_of(parity()), tapes_of(parity(), ["A", "BAA"], 4))
     Array([[0., 1.],
            [1., 0.]], dtype=float32)
@@ -236,7 +236,7 @@ def turing_problem(
 
     Source: Clift, Murfet and Wallbridge (2021), arXiv 2103.16080.
 
-    >>> from slt_jax.programs.library import detect_a
+    >>> from slt_jax.programs.examples import detect_a
     >>> loss_fn, errors, data = turing_problem(detect_a(), ["A", "BA", "B"], steps=4)
     >>> loss_fn(errors, data)
     Array([0., 0., 0.], dtype=float32)
@@ -285,7 +285,7 @@ def surprise(code: Code, batch: PyTree) -> Array:
       code: The distributions.
       batch: ``"tape"`` ``(B, cells, A)`` and ``"output"`` ``(B,)``, as the data of ``turing_problem``.
 
-    >>> from slt_jax.programs.library import parity
+    >>> from slt_jax.programs.examples import parity
     >>> data = turing_problem(parity(), ["A"], 2).data
     >>> surprise(code_of(parity()), data)
     Array([0.], dtype=float32)

@@ -94,17 +94,23 @@ def scan(
     check_scan(subject, probes, restrictions, sublosses)
     free: dict[str, Restriction | None] = {WHOLE_NETWORK: None, **subject.restrictions}
     part_of = parts(subject)
+    watching = any(probe.observes for probe in probes.values())
     for checkpoint in checkpoints:
         try:
             params = checkpoint.load()
         except CheckpointError as error:
             yield from _failed(checkpoint.step, probes, restrictions, sublosses, str(error))
             continue
-        watching = any(probe.observes for probe in probes.values())
+        try:
+            observed = _observed(subject, params) if watching else {}
+        except ValueError as error:
+            yield from _failed(checkpoint.step, probes, restrictions, sublosses, str(error))
+            continue
+        seen = fingerprint.of_text(*(item for name in observed for item in (name, *_problem_mark(observed[name]))))
+        ready = {name: _with_observables(probe, observed) for name, probe in probes.items()}
         for subloss in sublosses:
             try:
                 problem = problem_at(part_of[subloss], params)
-                observed = _observed(subject, params) if watching else {}
             except ValueError as error:
                 yield from _failed(checkpoint.step, probes, restrictions, [subloss], str(error))
                 continue
@@ -115,7 +121,6 @@ def scan(
                 *_problem_mark(problem),
                 np.asarray(jax.random.key_data(key)).tolist(),
             )
-            seen = fingerprint.of_text(*(item for name in observed for item in (name, *_problem_mark(observed[name]))))
             lift = {restriction: _restriction_mark(free[restriction], problem.params) for restriction in restrictions}
             tasks = {
                 name: [
@@ -131,7 +136,6 @@ def scan(
                 ]
                 for name, probe in probes.items()
             }
-            ready = {name: _with_observables(probe, observed) for name, probe in probes.items()}
             for number in range(len(restrictions)):
                 for name, probe in ready.items():
                     task = tasks[name][number]

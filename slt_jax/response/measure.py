@@ -16,7 +16,7 @@ from slt_jax.response.controls import gaussian_sums, prior_moments
 from slt_jax.response.covariance import Pairs
 from slt_jax.response.observables import Observed, recorder
 from slt_jax.response.sums import Sums, against, covariances, nothing
-from slt_jax.restriction import Restriction, shape_of, stacked
+from slt_jax.restriction import Restriction, by_shape
 from slt_jax.samplers import Sampler
 from slt_jax.sampling import Fold
 from slt_jax.types import Array, Key, PyTree
@@ -125,26 +125,22 @@ def measure_all(
     On the host, where the length is not fixed, a component that was run beside others and is not sound is run again by
     itself, from its start, as long as it takes.
     """
-    names = list(restrictions)
+    at = dict(zip(restrictions, keys, strict=True))
     found: dict[str, Component] = {}
-    groups: dict[object, list[str]] = {}
-    for name in names:
-        groups.setdefault(shape_of(restrictions[name]), []).append(name)
-    at = dict(zip(names, keys, strict=True))
     traced = tree.is_traced((keys, common))
-    for group in groups.values():
-        for start in range(0, len(group), together):
-            few = group[start : start + together]
+    for group in by_shape(restrictions):
+        for start in range(0, len(group.names), together):
+            few = group.names[start : start + together]
             if not traced:
                 make_room()
             if len(few) > 1:
-                own = jnp.stack([at[name] for name in few]), stacked([restrictions[name] for name in few])
-                beside = _side_by_side(*own, common, free, sizes)
+                some = jax.tree.map(lambda leaf, i=start: leaf[i : i + together], group.restriction)
+                beside = _side_by_side(jnp.stack([at[name] for name in few]), some, common, free, sizes)
                 found |= {name: jax.tree.map(lambda leaf, n=n: leaf[n], beside) for n, name in enumerate(few)}
             for name in few:
                 if name not in found or not (traced or sizes.fixed or _settled(found[name])):
                     found[name] = measure(at[name], common, restrictions[name], free, sizes)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[found[name] for name in names])
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[found[name] for name in restrictions])
 
 
 @partial(jax.jit, static_argnums=4)

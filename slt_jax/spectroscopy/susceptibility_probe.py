@@ -9,8 +9,8 @@ from slt_jax import diagnostics, loss
 from slt_jax.posterior import localise
 from slt_jax.problem import Problem
 from slt_jax.response import susceptibility
+from slt_jax.response.chain import schedule_for
 from slt_jax.restriction import Restriction, full
-from slt_jax.sampling import check_batch_size, check_schedule
 from slt_jax.spectroscopy.probes import Probe, Reading
 from slt_jax.types import Array, Key, PyTree
 
@@ -67,11 +67,8 @@ def check_susceptibility(
     Raises:
       ValueError: naming the setting, what was got and what to do.
     """
-    given = {"chains": chains, "draws": draws, "burnin": burnin, "thin": thin}
-    check_schedule(**{name: 4 if value is None else value for name, value in given.items()})
-    if draws is not None and draws < 4:
-        raise ValueError(f"draws: got {draws}; a covariance with an error needs at least 4.")
-    check_batch_size(batch_size, loss.example_count(problem.data))
+    sizes = dict(chains=chains, draws=draws, burnin=burnin, thin=thin, batch_size=batch_size)
+    schedule_for(1, loss.example_count(problem.data), None, **sizes)
     if controls and gamma is not None and not gamma > 0:
         raise ValueError(f"gamma: got {gamma}; the control at nβ = 0 needs a prior. Pass one above 0.")
 

@@ -21,7 +21,8 @@ def sampler_for(posterior: LocalPosterior, step_size: Scalar, friction: Scalar, 
     Args:
       posterior: Gives the precision.
       step_size: h on all of the data, ε on minibatches.
-      friction: Share of the velocity lost in a step; of no effect on minibatches.
+      friction: The least share of the velocity lost in a step, ``h √γ`` where that is more; of no effect on
+        minibatches.
       batch_size: Examples of a step; None for all of the data.
 
     Returns:
@@ -29,7 +30,21 @@ def sampler_for(posterior: LocalPosterior, step_size: Scalar, friction: Scalar, 
     """
     dtype = posterior.nbeta.dtype
     step_size = jnp.asarray(step_size, dtype)
-    return sgld(step_size) if batch_size is not None else underdamped(step_size, friction=jnp.asarray(friction, dtype))
+    if batch_size is not None:
+        return sgld(step_size)
+    return underdamped(step_size, friction=friction_at(posterior.gamma, step_size, jnp.asarray(friction, dtype)))
+
+
+def friction_at(gamma: Array, step_size: Array, least: Array) -> Array:
+    """``max(least, h √γ)``: what is lost of the velocity in a step where γ lets no mode be slow.
+
+    Energy is forgotten in ``1 / friction`` steps until friction itself slows the slowest mode, at twice its frequency;
+    γ bounds that frequency from below wherever the loss is convex.
+
+    >>> friction_at(jnp.array(100.0), jnp.array(0.02), jnp.array(0.03))
+    Array(0.2, dtype=float32)
+    """
+    return jnp.maximum(least, step_size * jnp.sqrt(gamma).astype(step_size.dtype))
 
 
 def step_size_for(posterior: LocalPosterior, curvature: Array, heat: Array, batch_size: int | None) -> Array:

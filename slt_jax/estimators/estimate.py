@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slt_jax.estimators.dynamics import friction_at
 from slt_jax.estimators.examine import Evidence, examine
 from slt_jax.estimators.health import HEATING_LIMIT, Health
 from slt_jax.posterior import LocalPosterior
@@ -24,8 +25,9 @@ class Settings(NamedTuple):
     Attributes:
       nbeta, gamma: The posterior's.
       step_size: The step of each stage of the first block, shape ``(stage, group)``: h on all of the data, else ε.
-      friction: Share of the velocity that was lost in a step of the first block, shape ``(stage,)``: with 16 chains or
-        more, 0.4 of the last in blocks that followed; of no effect on minibatches.
+      friction: The least share of the velocity that was lost in a step of the first block, shape ``(stage,)``, ``h √γ``
+        where that is more: with 16 chains or more, 0.4 of the last in blocks that followed; of no effect on
+        minibatches.
       share: ``nβ`` of each stage as a share of its final value, shape ``(stage, group)``.
       fraction: What the step was multiplied by after runs in which it was too large.
       attempt: How many runs were given up for that.
@@ -67,7 +69,7 @@ class Settings(NamedTuple):
             f"step {float(self.step_size[-1].min()):.3g}"
             if batches
             else f"underdamped Langevin dynamics, step {float(self.step_size[-1].min()):.3g}, "
-            f"friction {float(self.friction[-1]):.2g} a step"
+            f"friction {float(friction_at(self.gamma, self.step_size[-1].min(), self.friction[-1])):.2g} a step"
         )
         moved = (
             f"; the centre was moved to the minimum nearby, lower by {float(self.shift):.2g} in units of λ, in "

@@ -1,6 +1,13 @@
 """What is on disk: checkpoints (Orbax), published models (safetensors), histories and readings (Zarr), whose (JSON)."""
 
-from slt_jax.storage.checkpoints import checkpoints_in, list_checkpoints, load_checkpoint, save_checkpoints
+from slt_jax.storage.checkpoints import (
+    checkpoints_in,
+    is_complete,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoints,
+    state_of,
+)
 from slt_jax.storage.datasets import (
     read_history,
     read_readings,
@@ -11,6 +18,7 @@ from slt_jax.storage.datasets import (
 )
 from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
 from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
+from slt_jax.storage.keeper import Keeper
 from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
@@ -20,10 +28,12 @@ __all__ = [
     "TOKENIZER",
     "FinishedReadings",
     "FolderError",
+    "Keeper",
     "Pretrained",
     "StoredLosses",
     "checkpoints_in",
     "claim",
+    "is_complete",
     "list_checkpoints",
     "load_checkpoint",
     "load_pretrained",
@@ -36,6 +46,7 @@ __all__ = [
     "read_transitions",
     "readings_tree",
     "save_checkpoints",
+    "state_of",
     "trace_dataset",
     "write_history",
     "write_losses",

@@ -1,7 +1,9 @@
 """What is on disk: checkpoints (Orbax), published models (safetensors), histories and readings (Zarr), whose (JSON)."""
 
 from slt_jax.storage.checkpoints import (
+    OtherTreeError,
     checkpoints_in,
+    find_checkpoints,
     is_complete,
     list_checkpoints,
     load_checkpoint,
@@ -22,6 +24,7 @@ from slt_jax.storage.keeper import Keeper
 from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
+from slt_jax.storage.watched import read_watched, write_watched
 
 __all__ = [
     "PREFIX",
@@ -29,10 +32,12 @@ __all__ = [
     "FinishedReadings",
     "FolderError",
     "Keeper",
+    "OtherTreeError",
     "Pretrained",
     "StoredLosses",
     "checkpoints_in",
     "claim",
+    "find_checkpoints",
     "is_complete",
     "list_checkpoints",
     "load_checkpoint",
@@ -44,6 +49,7 @@ __all__ = [
     "read_readings",
     "read_study",
     "read_transitions",
+    "read_watched",
     "readings_tree",
     "save_checkpoints",
     "state_of",
@@ -53,4 +59,5 @@ __all__ = [
     "write_readings",
     "write_study",
     "write_transitions",
+    "write_watched",
 ]

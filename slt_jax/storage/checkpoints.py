@@ -30,6 +30,10 @@ _PARAMETERS = ("params", "model")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
+class OtherTreeError(CheckpointError):
+    """A checkpoint that can be read and holds no tree like the parameters: it never will."""
+
+
 def save_checkpoints(folder: Path, checkpoints: Mapping[int, PyTree]) -> None:
     """Write parameters by step, in the layout of Orbax's ``CheckpointManager``. Steps that are there are kept.
 
@@ -97,6 +101,24 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
     Raises:
       ValueError: the folder does not exist or holds no checkpoint, is one itself, or has two of one step.
     """
+    found = find_checkpoints(folder)
+    if not found:
+        growing = any(_WRITING in entry.name for entry in folder.iterdir())
+        remedy = (
+            "one is being written: wait for it, or follow the training with --watch"
+            if growing
+            else "expected folders named by their step, as '300' or 'step_300'; to wait for the first, use --watch"
+        )
+        raise ValueError(f"checkpoints: {folder} holds no checkpoint; {remedy}.")
+    return found
+
+
+def find_checkpoints(folder: Path) -> dict[int, Path]:
+    """As ``list_checkpoints``, of a folder that may have none yet.
+
+    Raises:
+      ValueError: the folder does not exist, is a checkpoint itself, or has two of one step.
+    """
     if not folder.is_dir():
         raise ValueError(f"checkpoints: {folder} is not a folder; pass the folder that Orbax wrote to.")
     if any((folder / mark).exists() for mark in (_METADATA, "_CHECKPOINT_METADATA")):
@@ -110,14 +132,6 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
                     f"checkpoints: {found[step].name!r} and {entry.name!r} are both step {step}; remove one."
                 )
             found[step] = entry
-    if not found:
-        growing = any(_WRITING in entry.name for entry in folder.iterdir())
-        remedy = (
-            "one is being written: wait for it, or follow the training with --watch"
-            if growing
-            else "expected folders named by their step, as '300' or 'step_300'; to wait for the first, use --watch"
-        )
-        raise ValueError(f"checkpoints: {folder} holds no checkpoint; {remedy}.")
     return dict(sorted(found.items()))
 
 
@@ -222,7 +236,7 @@ def _matched(checkpoint: str, leaves: dict[str, np.ndarray], template: PyTree) -
             fitting.append(place)
         mismatch = difference or mismatch
     if not fitting:
-        raise CheckpointError(f"checkpoint {checkpoint}: has another tree than params; {mismatch}.")
+        raise OtherTreeError(f"checkpoint {checkpoint}: has another tree than params; {mismatch}.")
     best = [place for place in fitting if _rank(place) == _rank(fitting[0])]
     if len(best) > 1:
         raise CheckpointError(

@@ -11,7 +11,7 @@ import jax
 from slt_jax.spectroscopy import keeping
 from slt_jax.spectroscopy.keeping import Curves, Rule
 from slt_jax.storage.checkpoints import (
-    list_checkpoints,
+    find_checkpoints,
     load_checkpoint,
     remove_checkpoint,
     remove_leftovers,
@@ -89,7 +89,7 @@ class Keeper:
         self.events: list[int] = []
         self._answered: int | None = None
         self._offered: int | None = None
-        self._sizes = {step: _size(path) for step, path in _there(self.folder).items()}
+        self._sizes = {step: _size(path) for step, path in find_checkpoints(self.folder).items()}
         log = self.folder / OFFERS
         if self._sizes and not log.exists():
             raise ValueError(
@@ -147,7 +147,7 @@ class Keeper:
         Raises:
           CheckpointError: it is of another tree.
         """
-        found = _there(self.folder)
+        found = find_checkpoints(self.folder)
         return (max(found), load_checkpoint(found[max(found)], template)) if found else None
 
     def _write(self, step: int, params: PyTree) -> None:
@@ -188,11 +188,6 @@ class Keeper:
             self.events.append(line["step"])
         if line["kept"]:
             self._kept_last = line["step"]
-
-
-def _there(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a folder, which may have none."""
-    return list_checkpoints(folder) if any(entry.name.isdigit() for entry in folder.iterdir()) else {}
 
 
 def _size(path: Path) -> int:

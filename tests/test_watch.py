@@ -291,7 +291,15 @@ def started(workplace, *command):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": f"{Path(__file__).parents[1]}"},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "",
+            "PYTHONPATH": f"{Path(__file__).parents[1]}",
+            # what one process has compiled the next need not
+            "JAX_COMPILATION_CACHE_DIR": str(workplace / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
     )
 
 

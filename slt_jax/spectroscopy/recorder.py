@@ -236,7 +236,7 @@ def _named(name: str, function: Callable[[PyTree], PyTree], params: PyTree) -> O
 def finite(history: History) -> History:
     """The history without the steps at which any loss or concept is NaN or infinite."""
     curves = [*history.losses.values(), *history.concepts.values()]
-    kept = np.all([np.isfinite(curve) for curve in curves], axis=0)
+    kept = np.all([np.ones(len(history.steps), bool), *(np.isfinite(curve) for curve in curves)], axis=0)
     return History(
         history.steps[kept], *({name: curve[kept] for name, curve in table.items()} for table in history[1:])
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from slt_jax import storage
 from slt_jax.spectroscopy import Cell, History, Phases, Probe, align, construct, detect_phases
+from slt_jax.spectroscopy.dynamics import dynamics_of
 from slt_jax.spectroscopy.recorder import finite
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK
 from slt_jax.truths.truth import Truth
@@ -37,6 +38,8 @@ def write_account(
         }
         for step, truth in exact.items()
     }
+    moved = None if history is None else dynamics_of(history)
+    study["essential_dynamics"] = None if moved is None else moved.to_json()
     history, phases = phases_of(history)
     if history is not None and phases is not None:
         alignment = align(history, phases)

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from slt_jax.cli_truth import add_truth
 
@@ -20,6 +21,7 @@ _EXAMPLES = """examples:
   slt-jax scan checkpoints --problem mine.run:problem --out more --probes llc,flow,dos
   slt-jax scan checkpoints --problem mine.run:problem --out heads --restrictions heads,blocks
   slt-jax scan hf:EleutherAI/pythia-14m@step1000,step2000 --out pythia --restrictions heads
+  slt-jax scan checkpoints --problem mine.run:problem --out live --watch --until 10000
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
 
@@ -100,6 +102,13 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     )
     scan.add_argument("--sublosses", help="comma-separated names (default: all)")
     scan.add_argument("--seed", type=_seed, default=0)
+    watch = scan.add_argument_group("a training that still runs")
+    watch.add_argument("--watch", action="store_true", help="measure each checkpoint as it comes; Ctrl-C ends it too")
+    watch.add_argument("--until", type=int, metavar="STEP", help="end when this step is measured (default: never)")
+    watch.add_argument(
+        "--patience", type=float, metavar="SECONDS", help="end when nothing changed for so long (default: 3600)"
+    )
+    watch.add_argument("--poll", type=float, metavar="SECONDS", help="time between two looks (default: 2)")
     scan.add_argument("--nbeta", type=float, help="inverse temperature, of flow the coldest (default: n / log n)")
     scan.add_argument("--gamma", type=float, help="localisation strength (default: 1e-4 nbeta)")
     scan.add_argument("--chains", type=int, default=4, help="of llc and susceptibility (default: 4)")
@@ -144,35 +153,40 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _scan(options: argparse.Namespace) -> int:
+    from slt_jax import storage
     from slt_jax.progress import shown
+    from slt_jax.watching import run_watch
     from slt_jax.workflow import run_scan
 
+    waiting = {name: value for name in ("until", "patience", "poll") if (value := getattr(options, name)) is not None}
+    if waiting and not options.watch:
+        raise ValueError(f"--{next(iter(waiting))}: is for --watch; add it, or leave this out.")
     language = {name: getattr(options, name) for name in ("text", "sequences", "context", "tokenizer")}
     given = {name: value for name, value in language.items() if value is not None}
-    if options.checkpoints.startswith("hf:"):
+    pretrained = options.checkpoints.startswith("hf:")
+    if pretrained and options.watch:
+        raise ValueError(f"--watch: {options.checkpoints} is published already; leave it out.")
+    restrictions, sublosses = (
+        names.split(",") if names else None for names in (options.restrictions, options.sublosses)
+    )
+    settings = (options.out, options.seed, _probes(options.probes, vars(options)), restrictions, sublosses)
+    folder = Path(options.checkpoints)
+    if options.watch:
+        subject = _own(options.problem, given)
+        with shown() as reporter:
+            outcome = run_watch(subject, folder, *settings, reporter, options.command, options.together, **waiting)
+        return _finish(outcome)
+    if pretrained:
         subject, checkpoints, source = _pretrained(options.checkpoints, options.problem, given)
     else:
-        subject, checkpoints, source = _own(Path(options.checkpoints), options.problem, given)
-    probes = _probes(options.probes, vars(options))
+        subject, source = _own(options.problem, given), str(folder.resolve())
+        checkpoints = storage.checkpoints_in(folder, subject.problem.params)
     with shown() as reporter:
-        outcome = run_scan(
-            subject,
-            checkpoints,
-            source,
-            options.out,
-            options.seed,
-            probes,
-            options.restrictions.split(",") if options.restrictions else None,
-            options.sublosses.split(",") if options.sublosses else None,
-            reporter,
-            options.command,
-            options.together,
-        )
+        outcome = run_scan(subject, checkpoints, source, *settings, reporter, options.command, options.together)
     return _finish(outcome)
 
 
-def _own(folder: Path, problem: str | None, language: dict) -> tuple:
-    from slt_jax import storage
+def _own(problem: str | None, language: dict) -> Any:
     from slt_jax.spectroscopy.subject import as_subject
     from slt_jax.user_code import call_user
 
@@ -184,8 +198,7 @@ def _own(folder: Path, problem: str | None, language: dict) -> tuple:
         raise ValueError(
             f"--{next(iter(language))}: is for hf:MODEL; the problem of Orbax checkpoints has its own data."
         )
-    subject = as_subject(call_user(problem))
-    return subject, storage.checkpoints_in(folder, subject.problem.params), str(folder.resolve())
+    return as_subject(call_user(problem))
 
 
 def _pretrained(reference: str, problem: str | None, language: dict) -> tuple:

@@ -1,6 +1,6 @@
 """Points probes at checkpoints, writes what they read, and reports: the end of every study and scan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -56,7 +56,7 @@ def measure_and_report(
     scopes: Sequence[Scope],
     out: Path,
     reporter: Reporter,
-    history: History | None,
+    history: History | Callable[[], History | None] | None,
     exact: Mapping[int, Truth],
     extra: Mapping[str, Any],
     together: int | None = None,
@@ -70,7 +70,8 @@ def measure_and_report(
       scopes: With which probes, in which restrictions, on which sublosses.
       out: The folder, claimed before.
       reporter: Shows progress.
-      history: Losses and concepts by step, where there are any.
+      history: Losses and concepts by step, where there are any; or a function that gives them when all checkpoints have
+        been loaded.
       exact: Exactly known values by step.
       extra: Title, summary and other entries of ``study.json``.
       together: As for ``scan``.
@@ -91,7 +92,30 @@ def measure_and_report(
         # also after Ctrl-C: what is finished is readable
         if cells:
             storage.write_readings(out, cells, exact, dims)
-    _locate(key, subject, checkpoints, out, reporter, history)
+        known = history() if callable(history) else history
+    return publish(key, subject, checkpoints, cells, out, reporter, known, exact, extra)
+
+
+def publish(
+    key: jax.Array,
+    subject: Subject,
+    checkpoints: Sequence[Checkpoint],
+    cells: Sequence[Cell],
+    out: Path,
+    reporter: Reporter,
+    history: History | None,
+    exact: Mapping[int, Truth],
+    extra: Mapping[str, Any],
+) -> Outcome:
+    """Find where the transitions of a history live, at these checkpoints, and write ``study.json`` and the report.
+
+    Args:
+      cells: All readings, written already.
+      key, subject, checkpoints, out, reporter, history, exact, extra: As for ``measure_and_report``; with no
+        checkpoints nothing is located.
+    """
+    if checkpoints:
+        _locate(key, subject, checkpoints, out, reporter, history)
     reporter("Reporting", 0, 1)
     write_account(out, history, cells, exact, extra)
     report = write_report(out)

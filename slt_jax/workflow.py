@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,10 +24,11 @@ from slt_jax.spectroscopy import (
     recorder_of,
     select_restrictions,
 )
-from slt_jax.spectroscopy.recorder import measure
+from slt_jax.spectroscopy.recorder import Recorder, joined, row_of
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK, check_subject, parts
 from slt_jax.studies.study import Study, train, training_mark
 from slt_jax.truths.truth import Truth
+from slt_jax.types import PyTree
 
 #: Characters of the source in the title of a report: a published model may be named with a hundred revisions.
 _TITLE = 60
@@ -123,16 +124,64 @@ def run_scan(
       ValueError: the subject breaks its contract, a name is unknown, or the folder belongs to another study
         (``FolderError``).
     """
+    plan = plan_scan(subject, source, out, seed, probes, restrictions, sublosses, command, together)
+    rows: dict[int, History] = {}
+
+    def history() -> History | None:
+        if not rows:
+            return None
+        found = joined([rows[step] for step in sorted(rows)])
+        storage.write_history(out, found)
+        return found
+
+    noted = [_noted(checkpoint, plan.recorder, rows) for checkpoint in checkpoints]
+    return measure_and_report(
+        plan.key, plan.subject, noted, [plan.scope], out, reporter, history, {}, plan.extra, together
+    )
+
+
+class ScanPlan(NamedTuple):
+    """A scan whose input is sound and whose folder is claimed.
+
+    Attributes:
+      key: Of the chains.
+      subject: With the restrictions that were selected.
+      recorder: Of the losses, concepts and observations at a checkpoint.
+      scope: Probes, and where they are pointed.
+      extra: Title, summary and other entries of ``study.json``.
+    """
+
+    key: jax.Array
+    subject: Subject
+    recorder: Recorder
+    scope: Scope
+    extra: dict[str, Any]
+
+
+def plan_scan(
+    subject: Subject,
+    source: str,
+    out: Path,
+    seed: int,
+    probes: Mapping[str, Probe],
+    restrictions: Sequence[str] | None,
+    sublosses: Sequence[str] | None,
+    command: str,
+    together: int | None,
+) -> ScanPlan:
+    """Check everything that a scan is given, as for ``run_scan``, and claim its folder.
+
+    Raises:
+      ValueError: as ``run_scan``.
+    """
     check_subject(subject)
     check_together(together)
     selected, restrictions = select_restrictions(subject, restrictions)
     sublosses = list(sublosses or parts(subject))
     check_scan(selected, probes, restrictions, sublosses)
+    recorder = recorder_of(subject, np.array([0]))
     identity = {"study": "scan", "checkpoints": source, "seed": seed}
     storage.claim(out, {**identity, **content(subject, probes)})
-    history = _history_of(subject, checkpoints, reporter)
-    if history is not None:
-        storage.write_history(out, history)
     extra = {
         "title": f"Readings of {source.rpartition('/')[2][:_TITLE]}",
         "summary": f"Every checkpoint in {source}, measured where it stands.",
@@ -141,8 +190,19 @@ def run_scan(
         "settings": settings_of(probes),
     }
     key = jax.random.split(jax.random.key(seed))[1]
-    scopes = [Scope(probes, restrictions, sublosses)]
-    return measure_and_report(key, selected, checkpoints, scopes, out, reporter, history, {}, extra, together)
+    return ScanPlan(key, selected, recorder, Scope(probes, restrictions, sublosses), extra)
+
+
+def _noted(checkpoint: Checkpoint, recorder: Recorder, rows: dict[int, History]) -> Checkpoint:
+    """The checkpoint, with its losses and concepts put among the rows when it is loaded for the first time."""
+
+    def load() -> PyTree:
+        params = checkpoint.load()
+        if checkpoint.step not in rows:
+            rows[checkpoint.step] = row_of(recorder, checkpoint.step, params)
+        return params
+
+    return Checkpoint(checkpoint.step, load)
 
 
 def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> History:
@@ -169,27 +229,3 @@ def _exact(function: Callable[[Any], Truth | None], checkpoints: Sequence[Checkp
         if truth is not None:
             known[checkpoint.step] = truth
     return known
-
-
-def _history_of(subject: Subject, checkpoints: Sequence[Checkpoint], reporter: Reporter) -> History | None:
-    """Losses and concepts at the checkpoints themselves, where they can be read."""
-    steps, losses, concepts = [], [], []
-    recorder = recorder_of(subject, np.array([0]))
-    measured = jax.jit(lambda params: measure(recorder, params))
-    for index, checkpoint in enumerate(checkpoints):
-        reporter("Losses", index + 1, len(checkpoints), f"step {checkpoint.step}")
-        try:
-            params = checkpoint.load()
-        except CheckpointError:
-            continue  # named where its readings would stand
-        loss, concept = measured(params)
-        steps.append(checkpoint.step)
-        losses.append(loss)
-        concepts.append(concept)
-    if not steps:
-        return None
-    return History(np.array(steps), _stacked(losses), _stacked(concepts))
-
-
-def _stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}

@@ -48,6 +48,7 @@ FLOORS = {
     "measuring": 13,  # the end of every study and scan
     "workflow": 14,  # from a study to an output folder: what the command line shows and starts
     "progress": 15,
+    "watching": 15,  # a scan of a training that still runs
     "user_code": 15,
     "pretrained_scan": 15,  # a scan of a published model, which brings its own loss
     "cli_truth": 15,

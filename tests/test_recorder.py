@@ -3,14 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen, nnx
 from jax.tree_util import Partial
-from laws import regression
+from laws import compilations, regression
 
+from slt_jax import flax as slt_flax
 from slt_jax import storage
 from slt_jax.problem import Problem
-from slt_jax.spectroscopy import History, Recorder, Subject, Subloss, recorder_of
-from slt_jax.spectroscopy.recorder import finite
+from slt_jax.spectroscopy import History, Recorder, Subject, Subloss, norms, project_outputs, recorder_of
+from slt_jax.spectroscopy.recorder import finite, measure_all
 from slt_jax.studies.study import Study, train
 
 DATA = jnp.linspace(-1.0, 2.0, 16)
@@ -97,7 +100,18 @@ def assert_equal_histories(left, right, rtol=1e-6):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=rtol)
 
 
-@pytest.mark.parametrize("record", [recorded_in_a_loop, recorded_in_a_scan, recorded_by_a_study])
+def recorded_beside_a_loop():
+    recorder, history, params = recorder_of(SUBJECT, STEPS), None, START
+    for step in range(12):
+        if step in STEPS:
+            history = recorder.look(history, step, params)
+        params = descend(params, step)
+    return history
+
+
+@pytest.mark.parametrize(
+    "record", [recorded_in_a_loop, recorded_in_a_scan, recorded_by_a_study, recorded_beside_a_loop]
+)
 def test_a_recorder_gives_the_history_of_a_direct_evaluation(record):
     history = record()
     assert_equal_histories(history, direct())
@@ -121,6 +135,101 @@ def test_nothing_is_computed_at_other_steps():
     jax.effects_barrier()
     assert looked == [0.0, 1.0, 4.0, 9.0]
     np.testing.assert_array_equal(recorder.history(recording).losses["all"], STEPS)
+
+
+def test_what_is_looked_at_beside_a_loop_is_compiled_once_and_must_go_forward():
+    recorder = recorder_of(SUBJECT, [0])
+    history = recorder.look(recorder.look(None, 2, START), 5, START)
+    with compilations() as seen:
+        history = recorder.look(history, 9, START)
+    assert seen == []
+    with pytest.raises(ValueError, match=r"step: got 9 after 9; steps must increase"):
+        recorder.look(history, 9, START)
+    other = recorder_of(Subject(SUBJECT.problem), [0])
+    with pytest.raises(ValueError, match=r"history: its losses are \['all', 'low'\], those of step 12 \['all'\]"):
+        other.look(history, 12, START)
+
+
+# --- beside Flax and optax
+
+
+INPUTS = jax.random.normal(jax.random.key(0), (24, 3))
+TARGETS = jnp.sin(INPUTS[:, 0])
+
+
+def squared(found, batch):
+    return 0.5 * (found[:, 0] - batch[1]) ** 2
+
+
+def subject_of(loss_fn, outputs, params):
+    problem = Problem(loss_fn, params, (INPUTS, TARGETS))
+    looks = {"outputs": project_outputs(jax.random.key(1), outputs, params, problem.data, 8), **norms(problem)}
+    return Subject(problem, concepts={"size": size_of}, observations=looks)
+
+
+def size_of(params):
+    return optax.tree.norm(params)
+
+
+def trained_by_linen(steps):
+    """A loop of a jitted step of optax, the recorder inside of it."""
+    network = linen.Dense(1)
+    variables = network.init(jax.random.key(2), INPUTS)
+    loss_fn, params = slt_flax.from_linen(network, squared, variables)
+    outputs, _ = slt_flax.from_linen(network, variables=variables)
+    recorder, optimizer = recorder_of(subject_of(loss_fn, outputs, params), steps), optax.adam(1e-2)
+
+    @jax.jit
+    def train_step(recorder, recording, params, state, step):
+        recording = recorder.record(recording, step, params)
+        slope = jax.grad(lambda p: jnp.mean(loss_fn(p, (INPUTS, TARGETS))))(params)
+        changes, state = optimizer.update(slope, state)
+        return recording, optax.apply_updates(params, changes), state
+
+    recording, state, path = recorder.init(), optimizer.init(params), []
+    for step in range(10):
+        path.append(params)
+        recording, params, state = train_step(recorder, recording, params, state, step)
+    return recorder, recorder.history(recording), path
+
+
+def trained_by_nnx(steps):
+    """A loop of nnx, as its users write it, which knows nothing of the recorder."""
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(2))
+    loss_fn, params = slt_flax.from_nnx(model, squared)
+    outputs, _ = slt_flax.from_nnx(model)
+    recorder = recorder_of(subject_of(loss_fn, outputs, params), [0])
+    optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+
+    @nnx.jit
+    def train_step(model, optimizer):
+        slope = nnx.grad(lambda m: jnp.mean(squared(m(INPUTS), (INPUTS, TARGETS))))(model)
+        optimizer.update(model, slope)
+
+    history, path = None, []
+    for step in range(10):
+        path.append(slt_flax.from_nnx(model, squared)[1])
+        if step in steps:
+            history = recorder.look(history, step, path[-1])
+        train_step(model, optimizer)
+    return recorder, history, path
+
+
+@pytest.mark.parametrize("train_by", [trained_by_linen, trained_by_nnx])
+def test_a_flax_and_optax_loop_records_what_its_parameters_say_afterwards(train_by):
+    steps = np.array([0, 1, 5, 9])
+    recorder, history, path = train_by(steps)
+    assert history.steps.tolist() == steps.tolist()
+    assert sorted(history.observations) == ["gradient norm/full", "outputs", "weight norm/full"]
+    rows = [measure_all(recorder, path[step]) for step in steps]
+    np.testing.assert_allclose(history.losses["all"], [row.losses["all"] for row in rows], rtol=1e-5)
+    np.testing.assert_allclose(history.concepts["size"], history.observations["weight norm/full"], rtol=1e-6)
+    for name in ("outputs", "weight norm", "gradient norm"):
+        for index, row in enumerate(rows):
+            value = row.observations[name] if name == "outputs" else row.observations[name]["full"]
+            seen = history.observations[name if name == "outputs" else f"{name}/full"][index]
+            np.testing.assert_allclose(seen, value, rtol=1e-4, atol=1e-6)
+    assert history.losses["all"][-1] < 0.99 * history.losses["all"][0]
 
 
 def test_only_what_was_reached_is_in_the_history():

@@ -1,6 +1,7 @@
 """Pictures of a study, as SVG text: training, readings, chains, many temperatures, and where transitions live."""
 
 from slt_jax.plots.architecture import HeadMap, head_maps
+from slt_jax.plots.dynamics import dynamics, norms
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
 from slt_jax.plots.localities import ShareCurve, SharePanel, shares
@@ -26,10 +27,12 @@ __all__ = [
     "StepAxis",
     "chain_traces",
     "colors",
+    "dynamics",
     "flow_curves",
     "head_maps",
     "kept_lines",
     "machine_runs",
+    "norms",
     "odds_lines",
     "shares",
     "small_spectra",

@@ -8,7 +8,7 @@ from typing import Any
 
 from slt_jax import storage
 from slt_jax.report import content as contents
-from slt_jax.report import development, localities, spectroscope, verdicts
+from slt_jax.report import development, dynamics, localities, spectroscope, verdicts
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, element, joined, section, table
 from slt_jax.report.page import page
@@ -20,6 +20,7 @@ _TOLD = (
     "command",
     "construction",
     "construction_text",
+    "essential_dynamics",
     "exact",
     "expected_order",
     "identity",
@@ -62,6 +63,7 @@ def _document(content: Content) -> str:
     summary = element("p", study["summary"], class_="lead") if study.get("summary") else None
     parts = [
         ("training", "Training", development.training(content)),
+        ("dynamics", "Essential dynamics", dynamics.dynamics(content)),
         ("spectroscope", "The spectroscope", spectroscope.spectroscope(content)),
         ("learned", "What was learned when", development.learned(content)),
         ("construction", "Construction", development.construction(content)),

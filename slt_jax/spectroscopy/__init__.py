@@ -24,11 +24,18 @@ from slt_jax.spectroscopy.directions import (
     steps_between,
 )
 from slt_jax.spectroscopy.dos_probe import dos_probe
+from slt_jax.spectroscopy.dynamics import (
+    EssentialDynamics,
+    essential_dynamics,
+    even_in_log,
+    random_walk_shares,
+)
 from slt_jax.spectroscopy.flow_probe import flow_probe
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.locality import Locality, locality
 from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
+from slt_jax.spectroscopy.observations import Observation, norms, observation, project_outputs
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
@@ -47,10 +54,12 @@ __all__ = [
     "CoefficientLocality",
     "Construction",
     "Directions",
+    "EssentialDynamics",
     "HalfWay",
     "History",
     "Interval",
     "Locality",
+    "Observation",
     "Phases",
     "Probe",
     "RankAgreement",
@@ -72,6 +81,8 @@ __all__ = [
     "content",
     "detect_phases",
     "dos_probe",
+    "essential_dynamics",
+    "even_in_log",
     "fingerprint",
     "flow_probe",
     "half_way",
@@ -80,9 +91,13 @@ __all__ = [
     "largest_moves_seen",
     "llc_probe",
     "locality",
+    "norms",
+    "observation",
     "own_transition",
+    "project_outputs",
     "random_coordinates",
     "random_subspace",
+    "random_walk_shares",
     "rank_agreement",
     "recorder_of",
     "scan",

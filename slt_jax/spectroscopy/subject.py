@@ -43,6 +43,8 @@ class Subject(NamedTuple):
       concepts: ``concept(params) -> ()``: independent probes of what was learned, by name; 0 before, about 1 after.
       restrictions: Free directions to measure in, by name; the whole network is always there as ``"full"``.
       relabel: As in ``Subloss``, for the whole loss.
+      observations: What else is recorded over time, by name: ``observation(params)`` returns an array, or a dict of
+        arrays, such as ``project_outputs`` and ``norms`` make.
     """
 
     problem: Problem
@@ -50,6 +52,7 @@ class Subject(NamedTuple):
     concepts: Mapping[str, Callable[[PyTree], Array]] = {}
     restrictions: Mapping[str, Restriction] = {}
     relabel: Callable[[PyTree, PyTree], PyTree | Problem] | None = None
+    observations: Mapping[str, Callable[[PyTree], PyTree]] = {}
 
 
 def as_subject(value: object) -> Subject:
@@ -66,7 +69,7 @@ def as_subject(value: object) -> Subject:
         unknown = sorted(set(value[1]) - set(Subject._fields[1:]))
         if unknown:
             raise ValueError(f"problem: got the unknown entry {unknown[0]!r}; known are {Subject._fields[1:]}.")
-        for name in ("sublosses", "concepts", "restrictions"):
+        for name in ("sublosses", "concepts", "restrictions", "observations"):
             if not isinstance(value[1].get(name, {}), Mapping):
                 raise ValueError(f"problem: {name} is a {type(value[1][name]).__name__}; it must be a dict by name.")
         return Subject(value[0], **value[1])

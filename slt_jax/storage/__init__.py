@@ -1,6 +1,15 @@
 """What is on disk: checkpoints (Orbax), published models (safetensors), histories and readings (Zarr), whose (JSON)."""
 
-from slt_jax.storage.checkpoints import checkpoints_in, list_checkpoints, load_checkpoint, save_checkpoints
+from slt_jax.storage.checkpoints import (
+    OtherTreeError,
+    checkpoints_in,
+    find_checkpoints,
+    is_complete,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoints,
+    state_of,
+)
 from slt_jax.storage.datasets import (
     read_history,
     read_readings,
@@ -11,19 +20,25 @@ from slt_jax.storage.datasets import (
 )
 from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
 from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
+from slt_jax.storage.keeper import Keeper
 from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
+from slt_jax.storage.watched import read_watched, write_watched
 
 __all__ = [
     "PREFIX",
     "TOKENIZER",
     "FinishedReadings",
     "FolderError",
+    "Keeper",
+    "OtherTreeError",
     "Pretrained",
     "StoredLosses",
     "checkpoints_in",
     "claim",
+    "find_checkpoints",
+    "is_complete",
     "list_checkpoints",
     "load_checkpoint",
     "load_pretrained",
@@ -34,12 +49,15 @@ __all__ = [
     "read_readings",
     "read_study",
     "read_transitions",
+    "read_watched",
     "readings_tree",
     "save_checkpoints",
+    "state_of",
     "trace_dataset",
     "write_history",
     "write_losses",
     "write_readings",
     "write_study",
     "write_transitions",
+    "write_watched",
 ]

@@ -1,7 +1,10 @@
 """Orbax checkpoints on disk: written by the studies, read from any training run. Nothing is ever unpickled."""
 
 import json
+import os
 import re
+import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,25 +20,79 @@ from slt_jax.types import PyTree
 #: A folder is a checkpoint of the step that its name ends with: ``300``, ``step_300``, ``checkpoint-300``.
 _STEP = re.compile(r"^(?:\D*[_\-.])?(\d+)$|^[A-Za-z]+(\d+)$")
 _METADATA = "_METADATA"
+#: The name of the default item of Orbax's ``CheckpointManager``.
+_ITEM = "default"
+#: What Orbax calls what it is still writing, and what this module does.
+_WRITING, _UNFINISHED = "orbax-checkpoint-tmp", ".part"
 #: Names under which training states keep their parameters; beside them may stand moments and averages of equal shape.
 _PARAMETERS = ("params", "model")
 #: What Orbax and its storage raise for files that are missing, cut short or not what they should be.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
+class OtherTreeError(CheckpointError):
+    """A checkpoint that can be read and holds no tree like the parameters: it never will."""
+
+
 def save_checkpoints(folder: Path, checkpoints: Mapping[int, PyTree]) -> None:
     """Write parameters by step, in the layout of Orbax's ``CheckpointManager``. Steps that are there are kept.
+
+    Each is written under a hidden name and then renamed: whoever looks sees all of it, or none.
 
     Args:
       folder: Made where it does not exist.
       checkpoints: Parameters by step.
     """
+    written: dict[Path, Path] = {}
     with ocp.StandardCheckpointer() as checkpointer:
         for step, params in checkpoints.items():
-            target = folder.resolve() / str(step) / "default"
+            target = folder.resolve() / str(step)
             if not target.exists():
-                checkpointer.save(target, jax.tree.map(np.asarray, params))
+                written[target] = folder.resolve() / f".{uuid.uuid4().hex}{_UNFINISHED}"
+                checkpointer.save(written[target] / _ITEM, jax.tree.map(np.asarray, params))
         checkpointer.wait_until_finished()
+    for target, scratch in written.items():
+        os.replace(scratch, target)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint: whoever looks sees all of it, or none."""
+    gone = path.with_name(f".{uuid.uuid4().hex}{_UNFINISHED}")
+    os.replace(path, gone)
+    shutil.rmtree(gone)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what ``save_checkpoints`` and ``remove_checkpoint`` leave behind where they are killed."""
+    for entry in folder.glob(f".{'[0-9a-f]' * 32}{_UNFINISHED}"):
+        shutil.rmtree(entry)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a checkpoint has all that Orbax writes last, and nothing that it is still writing.
+
+    Orbax gives what it writes a name with ``orbax-checkpoint-tmp`` in it until it is whole. What is copied by other
+    means can look complete before it is: whoever follows a copy also waits until it no longer changes (``state_of``).
+    """
+    try:
+        names = [entry.name for entry in path.iterdir()]
+        return not any(_WRITING in name for name in [path.name, *names]) and any(True for _ in _items(path))
+    except OSError:
+        return False  # removed while it was looked at
+
+
+def state_of(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Names, sizes, times and identities of all files of a checkpoint: as long as it is equal nobody wrote to it."""
+    found = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder, name)
+            try:
+                status = file.stat()
+            except OSError:
+                continue  # removed while it was looked at
+            found.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(sorted(found))
 
 
 def list_checkpoints(folder: Path) -> dict[int, Path]:
@@ -43,6 +100,24 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
 
     Raises:
       ValueError: the folder does not exist or holds no checkpoint, is one itself, or has two of one step.
+    """
+    found = find_checkpoints(folder)
+    if not found:
+        growing = any(_WRITING in entry.name for entry in folder.iterdir())
+        remedy = (
+            "one is being written: wait for it, or follow the training with --watch"
+            if growing
+            else "expected folders named by their step, as '300' or 'step_300'; to wait for the first, use --watch"
+        )
+        raise ValueError(f"checkpoints: {folder} holds no checkpoint; {remedy}.")
+    return found
+
+
+def find_checkpoints(folder: Path) -> dict[int, Path]:
+    """As ``list_checkpoints``, of a folder that may have none yet.
+
+    Raises:
+      ValueError: the folder does not exist, is a checkpoint itself, or has two of one step.
     """
     if not folder.is_dir():
         raise ValueError(f"checkpoints: {folder} is not a folder; pass the folder that Orbax wrote to.")
@@ -57,10 +132,6 @@ def list_checkpoints(folder: Path) -> dict[int, Path]:
                     f"checkpoints: {found[step].name!r} and {entry.name!r} are both step {step}; remove one."
                 )
             found[step] = entry
-    if not found:
-        raise ValueError(
-            f"checkpoints: {folder} holds no checkpoint; expected folders named by their step, as '300' or 'step_300'."
-        )
     return dict(sorted(found.items()))
 
 
@@ -70,7 +141,7 @@ def step_of(name: str) -> int | None:
     >>> [step_of(name) for name in ("300", "step_300", "checkpoint-300", "step1000", "main")]
     [300, 300, 300, 1000, None]
     """
-    match = _STEP.match(name)
+    match = None if _WRITING in name else _STEP.match(name)
     return int(match.group(1) or match.group(2)) if match else None
 
 
@@ -91,10 +162,16 @@ def load_checkpoint(path: Path, template: PyTree) -> PyTree:
         for item in _items(path):
             items.append(item)
             # the default item of a CheckpointManager has no name of its own
-            top = "" if item == path or item.name == "default" else item.name
+            top = "" if item == path or item.name == _ITEM else item.name
             leaves.update({_joined(top, name): leaf for name, leaf in _named_leaves(_restore(item)).items()})
     except _UNREADABLE as error:
         raise CheckpointError(f"{complaint} ({type(error).__name__}: {_first_line(error)}).") from error
+    writing = [entry.name for entry in path.iterdir() if _WRITING in entry.name] if path.is_dir() else []
+    if writing:
+        raise CheckpointError(
+            f"checkpoint {path.name}: is still being written ({writing[0]}); measure it later, or follow the training "
+            "with slt-jax scan --watch."
+        )
     if not items:
         raise CheckpointError(f"{complaint} (no Orbax metadata in {path}).")
     return _matched(path.name, leaves, template)
@@ -159,7 +236,7 @@ def _matched(checkpoint: str, leaves: dict[str, np.ndarray], template: PyTree) -
             fitting.append(place)
         mismatch = difference or mismatch
     if not fitting:
-        raise CheckpointError(f"checkpoint {checkpoint}: has another tree than params; {mismatch}.")
+        raise OtherTreeError(f"checkpoint {checkpoint}: has another tree than params; {mismatch}.")
     best = [place for place in fitting if _rank(place) == _rank(fitting[0])]
     if len(best) > 1:
         raise CheckpointError(

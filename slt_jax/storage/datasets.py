@@ -50,18 +50,30 @@ def trace_dataset(trace: Trace) -> xr.Dataset:
 
 
 def write_history(folder: Path, history: History) -> None:
-    """Write ``history.zarr``: losses on dims (step, subloss), concepts on dims (step, concept)."""
-    dataset = xr.Dataset(
-        {
-            "loss": (("step", "subloss"), _columns(history.losses, len(history.steps))),
-            "concept_value": (("step", "concept"), _columns(history.concepts, len(history.steps))),
-        },
-        coords={
-            "step": history.steps,
-            "subloss": np.array(list(history.losses), dtype=str),
-            "concept": np.array(list(history.concepts), dtype=str),
-        },
-    )
+    """Write ``history.zarr``: losses on dims (step, subloss), concepts on (step, concept), observed numbers on another.
+
+    Observed arrays have a variable each, ``observed_0`` and so on, with its ``name`` as an attribute.
+    """
+    observed = {name: np.asarray(values) for name, values in history.observations.items()}
+    numbers = {name: values for name, values in observed.items() if values.ndim == 1}
+    arrays = [name for name in observed if name not in numbers]
+    rows = len(history.steps)
+    variables: dict[str, Any] = {
+        "loss": (("step", "subloss"), _columns(history.losses, rows)),
+        "concept_value": (("step", "concept"), _columns(history.concepts, rows)),
+    }
+    coords = {
+        "step": history.steps,
+        "subloss": np.array(list(history.losses), dtype=str),
+        "concept": np.array(list(history.concepts), dtype=str),
+    }
+    if numbers:
+        variables["observed_value"] = (("step", "observed"), _columns(numbers, rows))
+        coords["observed"] = np.array(list(numbers), dtype=str)
+    for index, name in enumerate(arrays):
+        dims = ("step", *(f"observed_{index}_axis_{axis}" for axis in range(1, observed[name].ndim)))
+        variables[f"observed_{index}"] = (dims, observed[name], {"name": name})
+    dataset = xr.Dataset(variables, coords=coords, attrs={"observations": json.dumps(list(observed))})
     write_store(
         folder / HISTORY, lambda path: dataset.to_zarr(path, mode="w", zarr_format=ZARR_FORMAT, consolidated=True)
     )
@@ -72,10 +84,18 @@ def read_history(folder: Path) -> History | None:
     if not (folder / HISTORY).exists():
         return None
     with xr.open_zarr(folder / HISTORY, consolidated=True) as dataset:
+        found = {
+            str(column.attrs["name"]): column.values for column in dataset.data_vars.values() if "name" in column.attrs
+        }
+        if "observed_value" in dataset:
+            found |= _table_of(dataset, "observed_value", "observed")
+        # folders from before there were observations have none
+        order = json.loads(dataset.attrs.get("observations", "[]"))
         return History(
             dataset["step"].values,
-            {str(name): dataset["loss"].sel(subloss=name).values for name in dataset["subloss"].values},
-            {str(name): dataset["concept_value"].sel(concept=name).values for name in dataset["concept"].values},
+            _table_of(dataset, "loss", "subloss"),
+            _table_of(dataset, "concept_value", "concept"),
+            {name: found[name] for name in order},
         )
 
 
@@ -175,6 +195,10 @@ def _empty(name: str, like: np.ndarray, shape: tuple[int, ...], dims: tuple[str,
 
 def _extra_dim(name: str, axis: int) -> str:
     return "chain" if axis == 0 else f"{name}_point"
+
+
+def _table_of(dataset: xr.Dataset, variable: str, dim: str) -> dict[str, np.ndarray]:
+    return {str(name): dataset[variable].sel({dim: name}).values for name in dataset[dim].values}
 
 
 def _columns(table: Mapping[str, np.ndarray], rows: int) -> np.ndarray:

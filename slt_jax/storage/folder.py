@@ -13,7 +13,7 @@ import numpy as np
 
 STUDY_FILE, CELLS = "study.json", "cells"
 #: What numpy and zipfile raise for files that are missing, cut short or not what they should be.
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class FolderError(ValueError):
@@ -35,7 +35,7 @@ class FinishedReadings(MutableMapping[str, dict[str, np.ndarray]]):
         try:
             with self._path(fingerprint).open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise KeyError(fingerprint) from error
 
     def __setitem__(self, fingerprint: str, reading: dict[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ from slt_jax.models.perceptron import Perceptron
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
 from slt_jax.restriction import paths
-from slt_jax.spectroscopy import Subject, Subloss, llc_probe
+from slt_jax.spectroscopy import Subject, Subloss, llc_probe, norms, project_outputs
 from slt_jax.studies.study import Study, log_steps
 from slt_jax.types import Array, Key, PyTree
 
@@ -72,6 +72,11 @@ def study() -> Study:
         },
         restrictions={"hidden layer": paths(params, "layer_0/*"), "output layer": paths(params, "layer_1/*")},
         relabel=relabel,
+        observations={
+            # on images that it is not trained on
+            "outputs": project_outputs(jax.random.key(1), outputs, params, held_out),
+            **norms(Problem(loss_fn, params, training), {"hidden layer": "layer_0/*", "output layer": "layer_1/*"}),
+        },
     )
     optimizer = optax.adam(LEARNING_RATE)
     return Study(

@@ -18,7 +18,7 @@ from slt_jax.models.attention_only import (
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
 from slt_jax.restriction import heads
-from slt_jax.spectroscopy import Subject, Subloss, llc_probe, susceptibility_probe
+from slt_jax.spectroscopy import Subject, Subloss, llc_probe, norms, project_outputs, susceptibility_probe
 from slt_jax.studies.induction_training import (
     LENGTH,
     NETWORK,
@@ -120,6 +120,10 @@ def study(weights: Weights | None = None) -> Study:
         concepts=concepts(tokens),
         restrictions=heads(params),
         relabel=jax.jit(partial(self_reference, outputs, divergence="categorical")),
+        observations={
+            "outputs": project_outputs(jax.random.key(1), outputs, params, data["all"]),
+            **norms(Problem(loss_fn, params, data["all"])),
+        },
     )
     return Study(
         name="induction",

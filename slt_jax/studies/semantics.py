@@ -7,7 +7,7 @@ from jax.tree_util import Partial
 
 from slt_jax.problem import Problem
 from slt_jax.restriction import paths
-from slt_jax.spectroscopy import Subject, Subloss, llc_probe
+from slt_jax.spectroscopy import Subject, Subloss, llc_probe, norms, project_outputs
 from slt_jax.studies.hierarchy import Hierarchy, hierarchy, initial, outputs, squared_loss
 from slt_jax.studies.study import Study, log_steps
 from slt_jax.truths import Truth, deep_linear
@@ -47,6 +47,10 @@ def study() -> Study:
         concepts={name: _concept(facts, name) for name in facts.contrasts},
         restrictions={"layer 1": paths(params, "0"), "layer 2": paths(params, "1")},
         relabel=own_outputs,
+        observations={
+            "outputs": project_outputs(jax.random.key(1), _answers, params, data),
+            **norms(Problem(squared_loss, params, data), {"layer 1": "0", "layer 2": "1"}),
+        },
     )
     return Study(
         name="semantics",
@@ -88,6 +92,10 @@ def _update(data: PyTree, params: PyTree, step: Array) -> PyTree:
     del step
     gradient = jax.grad(lambda layers: jnp.mean(squared_loss(layers, data)))(params)
     return jax.tree.map(lambda layer, slope: layer - LEARNING_RATE * slope, params, gradient)
+
+
+def _answers(params: PyTree, batch: PyTree) -> Array:
+    return outputs(params, batch["inputs"])
 
 
 def _identity(params: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ from jax.tree_util import Partial
 
 from slt_jax.problem import Problem
 from slt_jax.restriction import paths
-from slt_jax.spectroscopy import Subject, Subloss, llc_probe
+from slt_jax.spectroscopy import Subject, Subloss, llc_probe, norms, project_outputs
 from slt_jax.studies.study import Study, log_steps
 from slt_jax.truths import Truth, superposition_function
 from slt_jax.truths.superposition import FEATURES, MEAN, PHASES, SADDLES, phase_params
@@ -60,6 +60,10 @@ def study() -> Study:
         },
         restrictions={"weights": paths(params, "W"), "biases": paths(params, "b")},
         relabel=own_outputs,
+        observations={
+            "outputs": project_outputs(jax.random.key(1), reconstruction, params, {"inputs": jnp.eye(FEATURES)}),
+            **norms(Problem(superposition_distance, params, data), {"weights": "W", "biases": "b"}),
+        },
     )
     return Study(
         name="superposition",
@@ -138,6 +142,11 @@ def _update(data: PyTree, params: PyTree, step: Array) -> PyTree:
     # plain descent has no memory: its state is made anew
     changes, _ = OPTIMIZER.update(gradient, OPTIMIZER.init(params), params)
     return optax.apply_updates(params, changes)
+
+
+def reconstruction(params: PyTree, batch: PyTree) -> Array:
+    """What the model answers to features, ``relu(W^T W x + b)``, shape ``(B, features)``."""
+    return jax.nn.relu(batch["inputs"] @ params["W"].T @ params["W"] + params["b"])
 
 
 def _identity(params: PyTree) -> PyTree:

@@ -110,7 +110,11 @@ def _transitions(content: Content, heads: list[_Head], family: str, observable: 
         steps = [row.step for row in head.rows]
         if head.curve[-1] < _ACQUIRED or len(steps) < 3:
             continue
-        interval = own_transition(content.history.steps, head.curve)
+        try:
+            interval = own_transition(content.history.steps, head.curve)
+        except ValueError as error:
+            rows.append([head.name, badge("none of its own", "none", str(error)), "", ""])
+            continue
         value = [row.value for row in head.rows], [row.std_error for row in head.rows]
         names = "susceptibility", "susceptibility_error"
         chi = [[along(row, name, observable) for row in head.rows] for name in names]

@@ -62,7 +62,7 @@ def cells_of(steps: np.ndarray) -> Cells:
     return Cells(records, np.linspace(records[0], records[-1], CELLS + 1))
 
 
-def slopes(cells: Cells, curves: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
+def slopes(cells: Cells, curves: np.ndarray, smoothing: float = SMOOTHING, order: int = 1) -> np.ndarray:
     """``d curve / d log step``, smoothed with a normal kernel; linear in the curves.
 
     The curve between two records is taken to be straight; each cell holds its mean, so that many records in a cell are
@@ -72,6 +72,7 @@ def slopes(cells: Cells, curves: np.ndarray, smoothing: float = SMOOTHING) -> np
       cells: From ``cells_of``.
       curves: Shape ``(T, ...)``.
       smoothing: Deviation of the kernel in log step.
+      order: 0 for the smoothed curve itself.
 
     Returns:
       Shape ``(G, ...)``.
@@ -83,8 +84,8 @@ def slopes(cells: Cells, curves: np.ndarray, smoothing: float = SMOOTHING) -> np
     means = np.diff(integral, axis=0) / cells.spacing
     reach = min(int(np.ceil(4 * smoothing / cells.spacing)), len(means) - 1)
     padded = np.pad(means, [(reach, reach)] + [(0, 0)] * (means.ndim - 1), mode="reflect", reflect_type="odd")
-    smooth = gaussian_filter1d(padded, smoothing / cells.spacing, axis=0, order=1, mode="nearest")
-    return smooth[reach:-reach] / cells.spacing
+    smooth = gaussian_filter1d(padded, smoothing / cells.spacing, axis=0, order=order, mode="nearest")
+    return smooth[reach:-reach] / cells.spacing**order
 
 
 def noise_of(records: np.ndarray, curves: np.ndarray) -> Noise:
@@ -131,15 +132,15 @@ def noise_of(records: np.ndarray, curves: np.ndarray) -> Noise:
     )
 
 
-def noise_slopes(noise: Noise, cells: Cells, count: int, random: np.random.Generator) -> np.ndarray:
-    """Slopes of histories of nothing but noise, shape ``(G, count, C)``."""
+def noise_slopes(noise: Noise, cells: Cells, count: int, random: np.random.Generator, order: int = 1) -> np.ndarray:
+    """Slopes (order 1) or values (order 0) of histories of nothing but noise, shape ``(G, count, C)``."""
     from scipy.signal import lfilter
 
     alone = []
     for _ in noise.deviation:
         shocks = random.standard_normal((len(cells.records), count))
         shocks[1:] *= np.sqrt(1 - noise.autocorrelation**2)
-        alone.append(slopes(cells, lfilter([1.0], [1.0, -noise.autocorrelation], shocks, axis=0)))
+        alone.append(slopes(cells, lfilter([1.0], [1.0, -noise.autocorrelation], shocks, axis=0), order=order))
     # slopes are linear in the curves: what the curves share is mixed in afterwards
     return np.stack(alone, axis=-1) @ np.linalg.cholesky(noise.correlation).T * noise.deviation
 

@@ -83,5 +83,6 @@ def _whole(cells: Sequence[Cell], probe: str) -> list[Cell]:
 
 
 def _plain(point: dict[str, Any]) -> dict[str, Any]:
-    """Without NaN, which is no JSON."""
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in point.items()}
+    """Without NaN, which is no JSON, and without the rounding of a logarithm."""
+    numbers = {name: value for name, value in point.items() if isinstance(value, float)}
+    return point | {name: None if np.isnan(value) else round(value, 6) for name, value in numbers.items()}

@@ -6,11 +6,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from slt_jax import storage
 from slt_jax.spectroscopy import Cell, History, Phases, Probe, align, construct, detect_phases
+from slt_jax.spectroscopy.boundary_readings import turning_points, whole_readings, with_temperatures
 from slt_jax.spectroscopy.dynamics import dynamics_of
 from slt_jax.spectroscopy.recorder import finite
-from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK
 from slt_jax.truths.truth import Truth
 
 #: Fewer recorded steps than this are too few to look for phases in.
@@ -18,13 +20,18 @@ _LEAST_FOR_PHASES = 20
 
 
 def write_account(
-    out: Path, history: History | None, cells: Sequence[Cell], exact: Mapping[int, Truth], extra: Mapping[str, Any]
+    out: Path,
+    history: History | None,
+    phases: Phases | None,
+    cells: Sequence[Cell],
+    exact: Mapping[int, Truth],
+    extra: Mapping[str, Any],
 ) -> None:
     """Add to ``study.json`` what a finished study can say of itself.
 
     Args:
       out: The study's folder.
-      history: Phases are looked for in it where it has at least 20 finite steps.
+      history, phases: From ``phases_of``.
       cells: Readings, for the construction.
       exact: Exactly known values by step.
       extra: Title, summary and other entries that are known beforehand.
@@ -40,10 +47,12 @@ def write_account(
     }
     moved = None if history is None else dynamics_of(history)
     study["essential_dynamics"] = None if moved is None else moved.to_json()
-    history, phases = phases_of(history)
+    study["critical_points"] = turning_points(cells)
     if history is not None and phases is not None:
+        phases = with_temperatures(phases, cells)
         alignment = align(history, phases)
-        construction = construct(history, phases, alignment, _whole_readings(cells))
+        read = {step: one[:2] for step, one in whole_readings(cells).items() if np.isfinite(one.value)}
+        construction = construct(history, phases, alignment, read)
         study["phases"] = _phases_json(phases)
         study["alignment"] = [row._asdict() for row in alignment.acquisitions]
         study["construction"] = construction.to_json()
@@ -59,17 +68,18 @@ def phases_of(history: History | None) -> tuple[History | None, Phases | None]:
     return history, detect_phases(history) if history is not None and enough else None
 
 
-def _whole_readings(cells: Sequence[Cell]) -> dict[int, tuple[float, float]]:
-    return {
-        cell.step: (float(cell.reading["value"]), float(cell.reading["std_error"]))
-        for cell in cells
-        if cell.reading is not None
-        and (cell.probe, cell.restriction, cell.subloss) == ("llc", WHOLE_NETWORK, WHOLE_LOSS)
+def _phases_json(phases: Phases) -> dict[str, Any]:
+    """Steps of every boundary; its 95 % interval, and the transitions of each curve by itself."""
+    told: dict[str, Any] = {
+        name: getattr(phases, name).astype(int).tolist() for name in ("transitions", "begins", "ends", "plateaus")
     }
-
-
-def _phases_json(phases: Phases) -> dict[str, list[int]]:
-    return {name: getattr(phases, name).astype(int).tolist() for name in ("transitions", "begins", "ends", "plateaus")}
+    told["intervals"] = np.round(phases.intervals, 2).tolist()
+    told["spread"] = [None if np.isnan(one) else float(one) for one in phases.spread]
+    told["curves"] = {
+        name: {"steps": one.steps.astype(int).tolist(), "intervals": np.round(one.intervals, 2).tolist()}
+        for name, one in phases.curves.items()
+    }
+    return told
 
 
 def settings_of(probes: Mapping[str, Probe]) -> dict[str, Any]:

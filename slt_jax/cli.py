@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, help="output folder (default: slt-out-STUDY)")
     demo.add_argument("--seed", type=_seed, default=0, help="the only source of randomness (default: 0)")
     demo.add_argument("--probes", help="more probes, on the whole loss of the whole network only: as for scan")
+    demo.add_argument("--more", type=int, help="checkpoints to add where readings disagree (default: the study's own)")
     demo.set_defaults(run=_demo)
     _add_scan(commands)
     report = commands.add_parser("report", help="write report.html again from what is in a folder")
@@ -141,6 +142,8 @@ def _demo(options: argparse.Namespace) -> int:
     from slt_jax.workflow import run_study
 
     study = importlib.import_module(f"slt_jax.studies.{options.study}").study()
+    if options.more is not None:
+        study = study._replace(more=options.more)
     if options.probes:
         # asked at the temperature and the resolution of the study's own readings
         more = _probes(options.probes, dict({**study.whole_probes, **study.probes}["llc"].settings))

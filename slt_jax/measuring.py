@@ -9,7 +9,8 @@ import jax
 from slt_jax import storage
 from slt_jax.account import phases_of, write_account
 from slt_jax.report import write_report
-from slt_jax.spectroscopy import Cell, Checkpoint, History, Probe, Subject, scan, transitions
+from slt_jax.spectroscopy import Cell, Checkpoint, History, Phases, Probe, Subject, more_checkpoints, scan, transitions
+from slt_jax.spectroscopy.boundary_readings import whole_readings
 from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.truths.truth import Truth
 
@@ -60,8 +61,12 @@ def measure_and_report(
     exact: Mapping[int, Truth],
     extra: Mapping[str, Any],
     together: int | None = None,
+    spare: Sequence[Checkpoint] = (),
+    more: int = 0,
 ) -> Outcome:
     """Take every reading that is missing in a folder, find where its transitions live, and write the report.
+
+    A second pass adds checkpoints one by one, each where the readings so far disagree most (``more_checkpoints``).
 
     Args:
       key: Of the chains.
@@ -75,25 +80,41 @@ def measure_and_report(
       exact: Exactly known values by step.
       extra: Title, summary and other entries of ``study.json``.
       together: As for ``scan``.
+      spare: Checkpoints that may be added.
+      more: The most that are.
     """
     cells: list[Cell] = []
-    total = sum(len(checkpoints) * len(one.probes) * len(one.restrictions) * len(one.sublosses) for one in scopes)
+    taken = list(checkpoints)
+    each = sum(len(one.probes) * len(one.restrictions) * len(one.sublosses) for one in scopes)
     finished = storage.FinishedReadings(out)
     dims = {name: probe.dims for one in scopes for name, probe in one.probes.items()}
-    try:
+
+    def measure(points: Sequence[Checkpoint]) -> None:
         for probes, restrictions, sublosses in scopes:
             where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
             where["together"] = together
-            for cell in scan(key, subject, checkpoints, probes, **where):
+            for cell in scan(key, subject, points, probes, **where):
                 cells.append(cell)
                 place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
-                reporter("Measuring", len(cells), total, place)
+                reporter("Measuring", len(cells), len(taken) * each, place)
+
+    try:
+        measure(taken)
+        for _ in range(more):
+            wanted = more_checkpoints(whole_readings(cells), [point.step for point in spare], 1)
+            if not wanted:
+                break
+            added = [point for point in spare if point.step in wanted]
+            taken += added
+            measure(added)
     finally:
         # also after Ctrl-C: what is finished is readable
         if cells:
             storage.write_readings(out, cells, exact, dims)
         known = history() if callable(history) else history
-    return publish(key, subject, checkpoints, cells, out, reporter, known, exact, extra)
+    points = sorted(taken, key=lambda point: point.step)
+    extra = {**extra, "added": sorted(point.step for point in taken[len(checkpoints) :])}
+    return publish(key, subject, points, cells, out, reporter, known, exact, extra)
 
 
 def publish(
@@ -114,10 +135,11 @@ def publish(
       key, subject, checkpoints, out, reporter, history, exact, extra: As for ``measure_and_report``; with no
         checkpoints nothing is located.
     """
+    history, phases = phases_of(history)
     if checkpoints:
-        _locate(key, subject, checkpoints, out, reporter, history)
+        _locate(key, subject, checkpoints, out, reporter, phases)
     reporter("Reporting", 0, 1)
-    write_account(out, history, cells, exact, extra)
+    write_account(out, history, phases, cells, exact, extra)
     report = write_report(out)
     reporter("Reporting", 1, 1)
     return _outcome(report, cells)
@@ -129,10 +151,9 @@ def _locate(
     checkpoints: Sequence[Checkpoint],
     out: Path,
     reporter: Reporter,
-    history: History | None,
+    phases: Phases | None,
 ) -> None:
     """Where each transition lives, unless the folder says so already."""
-    phases = phases_of(history)[1]
     if phases is None or not len(phases.transitions):
         return
     mark = transitions_mark(key, subject, phases, checkpoints)

@@ -30,12 +30,14 @@ from slt_jax.studies.study import Study, train, training_mark
 from slt_jax.truths.truth import Truth
 from slt_jax.types import PyTree
 
+#: Checkpoints kept on disk for each that may be added where readings disagree.
+_CANDIDATES = 4
 #: Characters of the source in the title of a report: a published model may be named with a hundred revisions.
 _TITLE = 60
 
 
 def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: str = "") -> Outcome:
-    """Train, record, find the phases, measure at chosen checkpoints and report.
+    """Train, record, find the phases, measure at chosen checkpoints, and where their readings disagree, and report.
 
     A folder that holds a part of this study already is gone on with: training is not repeated once its history is
     written, and no reading is taken twice.
@@ -48,9 +50,12 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
       command: How to do it again, for the report.
 
     Raises:
-      ValueError: the study's losses break their contract, or the folder is not this study's (``FolderError``).
+      ValueError: the study's losses break their contract, its budgets are out of range, or the folder is not this
+        study's (``FolderError``).
     """
     check_subject(study.subject)
+    if study.more < 0:
+        raise ValueError(f"more: got {study.more}; it must not be negative.")
     probes = {**study.probes, **study.whole_probes}
     check_scan(study.subject, study.probes, study.restrictions, study.sublosses)
     check_scan(study.subject, study.whole_probes, (WHOLE_NETWORK,), (WHOLE_LOSS,))
@@ -62,8 +67,10 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
         history = _train(train_key, study, out, reporter)
     phases = detect_phases(history)
     folder = out / "checkpoints"
-    checkpoints = storage.checkpoints_in(folder, study.subject.problem.params)
-    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = storage.checkpoints_in(folder, study.subject.problem.params)
+    # the first are the same whether they are chosen among all of training or among the candidates on disk
+    steps = choose_checkpoints(phases, [checkpoint.step for checkpoint in kept], study.budget)
+    checkpoints = [checkpoint for checkpoint in kept if checkpoint.step in steps]
     exact = {}
     if study.exact is not None:
         at_plateaus = {min(steps, key=lambda step: abs(step - wanted)) for wanted in phases.plateaus}
@@ -89,6 +96,8 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
         history,
         exact,
         extra,
+        spare=[checkpoint for checkpoint in kept if checkpoint.step not in steps],
+        more=study.more,
     )
 
 
@@ -211,7 +220,7 @@ def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> Histo
     history = train(
         key, study, recorder, kept.__setitem__, lambda done, total: reporter("Training", done, total, f"step {done}")
     )
-    chosen = choose_checkpoints(detect_phases(history), list(kept), study.budget)
+    chosen = choose_checkpoints(detect_phases(history), list(kept), study.budget + _CANDIDATES * study.more)
     storage.save_checkpoints(out / "checkpoints", {step: kept[step] for step in chosen})
     # the history is written last: where it is, the training is complete
     storage.write_history(out, history)

@@ -67,6 +67,7 @@ HEAVY = {
     "rich": (("cli*", "progress*"), False),
     "sklearn": (("studies/*", "response/agreement.py"), False),
     "umap": (("response/embedding.py",), True),
+    "ruptures": (("spectroscopy/change_points.py",), True),
     "scipy": (ANYWHERE, True),
     "blackjax": (("adapters/*", "samplers/*"), True),
     "numpyro": (("adapters/*", "samplers/*"), True),

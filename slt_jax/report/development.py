@@ -29,6 +29,8 @@ def training(content: Content) -> Html:
     count = len(content.bands.transitions)
     said = f"{counted(count, 'phase')} found." if "phases" in content.study else "Too few steps to look for phases."
     shading = " Darker stretches are the transitions, where the losses change fastest in the logarithm of the step."
+    if content.bands.intervals:
+        shading += " The grey feet are the 95 % intervals of their fastest steps."
     shown = f" The first {MOST_ROWS} concepts are drawn." if len(concepts) > MOST_ROWS else ""
     if len(history.losses) > MOST_CURVES + MOST_ROWS:
         shown += f" The first {MOST_ROWS} sublosses are drawn."

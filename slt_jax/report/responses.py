@@ -105,12 +105,16 @@ def _transitions(content: Content, heads: list[_Head], family: str, observable: 
     assert content.history is not None
     if len(content.history.steps) < _LEAST_STEPS:
         return None
-    rows = []
+    rows: list[list[object]] = []
     for head in heads:
         steps = [row.step for row in head.rows]
         if head.curve[-1] < _ACQUIRED or len(steps) < 3:
             continue
-        interval = own_transition(content.history.steps, head.curve)
+        try:
+            interval = own_transition(content.history.steps, head.curve)
+        except ValueError:
+            rows.append([head.name, badge("no transition of its own", "none"), "", ""])
+            continue
         value = [row.value for row in head.rows], [row.std_error for row in head.rows]
         names = "susceptibility", "susceptibility_error"
         chi = [[along(row, name, observable) for row in head.rows] for name in names]

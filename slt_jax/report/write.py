@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from slt_jax import storage
+from slt_jax.report import boundaries, development, dynamics, localities, spectroscope, verdicts
 from slt_jax.report import content as contents
-from slt_jax.report import development, dynamics, localities, spectroscope, verdicts
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, element, joined, section, table
 from slt_jax.report.page import page
@@ -16,11 +16,13 @@ from slt_jax.report.page import page
 REPORT = "report.html"
 #: Entries of study.json that have a section of their own.
 _TOLD = (
+    "added",
     "alignment",
     "command",
     "construction",
     "construction_text",
     "essential_dynamics",
+    "critical_points",
     "exact",
     "expected_order",
     "identity",
@@ -64,6 +66,7 @@ def _document(content: Content) -> str:
     parts = [
         ("training", "Training", development.training(content)),
         ("dynamics", "Essential dynamics", dynamics.dynamics(content)),
+        ("boundaries", "Boundaries of the phases", boundaries.boundaries(content)),
         ("spectroscope", "The spectroscope", spectroscope.spectroscope(content)),
         ("learned", "What was learned when", development.learned(content)),
         ("construction", "Construction", development.construction(content)),

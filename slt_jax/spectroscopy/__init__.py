@@ -11,10 +11,12 @@ from slt_jax.spectroscopy.agreement import (
     rank_agreement,
 )
 from slt_jax.spectroscopy.align import Alignment, align
-from slt_jax.spectroscopy.checkpoints import choose_checkpoints
+from slt_jax.spectroscopy.checkpoints import Measured, choose_checkpoints, more_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
 from slt_jax.spectroscopy.construct import Construction, construct
 from slt_jax.spectroscopy.contact_probe import contact_probe
+from slt_jax.spectroscopy.critical import CriticalPoint, critical_points, over_temperatures
+from slt_jax.spectroscopy.cusps import Cusp, cusps
 from slt_jax.spectroscopy.directions import (
     Directions,
     along,
@@ -36,7 +38,7 @@ from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.locality import Locality, locality
 from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
 from slt_jax.spectroscopy.observations import Observation, norms, observation, project_outputs
-from slt_jax.spectroscopy.phases import Phases, detect_phases
+from slt_jax.spectroscopy.phases import ChangePoints, Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
@@ -49,16 +51,20 @@ from slt_jax.spectroscopy.units import units
 __all__ = [
     "Alignment",
     "Cell",
+    "ChangePoints",
     "Checkpoint",
     "CheckpointError",
     "CoefficientLocality",
     "Construction",
+    "CriticalPoint",
+    "Cusp",
     "Directions",
     "EssentialDynamics",
     "HalfWay",
     "History",
     "Interval",
     "Locality",
+    "Measured",
     "Observation",
     "Phases",
     "Probe",
@@ -79,6 +85,8 @@ __all__ = [
     "construct",
     "contact_probe",
     "content",
+    "critical_points",
+    "cusps",
     "detect_phases",
     "dos_probe",
     "essential_dynamics",
@@ -91,8 +99,10 @@ __all__ = [
     "largest_moves_seen",
     "llc_probe",
     "locality",
+    "more_checkpoints",
     "norms",
     "observation",
+    "over_temperatures",
     "own_transition",
     "project_outputs",
     "random_coordinates",

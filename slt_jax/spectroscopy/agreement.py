@@ -106,7 +106,7 @@ def own_transition(steps: ArrayLike, curve: ArrayLike) -> Interval:
       curve: A concept or a loss, shape ``(T,)``.
 
     Raises:
-      ValueError: as ``detect_phases``; or the curve does not change.
+      ValueError: as ``detect_phases``; or the curve does not change beyond its noise and its trend.
 
     >>> steps = np.arange(1, 400)
     >>> own_transition(steps, 1 / (1 + np.exp((100 - steps) / 5))).step
@@ -114,7 +114,7 @@ def own_transition(steps: ArrayLike, curve: ArrayLike) -> Interval:
     """
     phases = detect_phases(History(np.asarray(steps), {"curve": np.asarray(curve, float)}, {}))
     if not len(phases.transitions):
-        raise ValueError("curve: does not change; it has no transition.")
+        raise ValueError("curve: does not change, beyond its noise and its trend; it has no transition.")
     heights = np.interp(np.log(phases.transitions), np.log(phases.grid), phases.speed)
     fastest = int(np.argmax(heights))
     return Interval(*(float(getattr(phases, name)[fastest]) for name in ("begins", "transitions", "ends")))

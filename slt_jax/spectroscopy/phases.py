@@ -1,20 +1,31 @@
 """Finds the phases of training: stretches of slow change that begin with a short stretch of fast change."""
 
-import itertools
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from slt_jax.spectroscopy.boundaries import Boundary, boundary
+from slt_jax.spectroscopy.peaks import Curves, Limits, Peak, curves_of, limits_of, peaks_of, slowest
 from slt_jax.spectroscopy.recorder import History
+from slt_jax.spectroscopy.slopes import CELLS, cells_of
 
-#: Points of the grid in log step on which curves are compared.
-_GRID = 600
-#: Width of the smoothing kernel in units of the natural logarithm of the step.
-SMOOTHING = 0.07
-#: A transition stands out from the quiet on both sides by this share of the fastest change.
-PROMINENCE = 0.1
 #: A curve that varies by less, relative to its size, is constant: only the rounding of single precision moves it.
 _ROUNDING = 1e-6
+
+
+class ChangePoints(NamedTuple):
+    """Transitions of one curve by itself.
+
+    Attributes:
+      steps: Of its fastest change, shape ``(M,)``.
+      intervals: What holds each with 95 %, in steps, shape ``(M, 2)``.
+    """
+
+    steps: np.ndarray
+    intervals: np.ndarray
 
 
 class Phases(NamedTuple):
@@ -29,7 +40,12 @@ class Phases(NamedTuple):
       ends: Where it ends, shape ``(K,)``.
       plateaus: The quietest step of the initial state and of each phase, shape ``(K + 1,)``.
       grid: Steps at which the speed was computed, shape ``(G,)``.
-      speed: Mean over curves of ``|d curve / d log step|``, each curve scaled to its range, shape ``(G,)``.
+      speed: Mean over curves of ``|d curve / d log step|``, each curve scaled to its range, 0 where it is hardly above
+        its noise, shape ``(G,)``.
+      intervals: What holds the step of fastest change with 95 %, shape ``(K, 2)``; empty where it was not asked for.
+      curves: Transitions of each curve by itself, by its name.
+      spread: Deviation of the boundary over inverse temperatures, in log step, shape ``(K,)``; NaN where no readings
+        say, empty where none were given.
     """
 
     transitions: np.ndarray
@@ -38,78 +54,104 @@ class Phases(NamedTuple):
     plateaus: np.ndarray
     grid: np.ndarray
     speed: np.ndarray
+    intervals: np.ndarray = np.zeros((0, 2))
+    curves: Mapping[str, ChangePoints] = MappingProxyType({})
+    spread: np.ndarray = np.zeros(0)
 
 
-def detect_phases(history: History) -> Phases:
-    """Transitions as the peaks of the joint speed of all loss curves in log step.
+def detect_phases(history: History, *, seed: int = 0) -> Phases:
+    """Transitions: peaks of the joint speed of all loss curves in log step that noise does not make.
 
-    ``v(log t) = mean_c |d c / d log t| / (max c - min c)``, smoothed over 7 % of the step; a transition is a peak that
-    stands out by 10 % of the largest.
+    ``v(log t) = mean_c |d c / d log t| / (max c - min c)``, smoothed over 7 % of the step. A transition is a peak that
+    (1) stands out by 10 % of the largest; (2) has joint change points of the slopes on both its sides, at the smallest
+    penalty with which 95 % of histories of noise have none (``change_points``); (3) whose excess over the quiet on both
+    sides, ``Σ_c (excess_c / deviation_c)²``, is more than the largest in 95 % of histories of noise on a trend. Noise
+    is that of the curves, autocorrelated and shared (``noise_of``). A speed that only rises or falls over the
+    recording, a trend, is no transition, nor is a change that an edge cuts off.
 
     Args:
       history: At least 20 recorded steps.
+      seed: Of the noise and of the bootstrap.
 
     Returns:
-      The phases. Their boundaries are where the speed is half of its peak.
+      The phases. Their boundaries are where the speed is half of its peak; their ``intervals`` are from a bootstrap of
+      blocks of residuals (``boundary``).
 
     Raises:
       ValueError: fewer than 20 recorded steps, steps that are negative or do not increase, or a curve with NaN.
 
-    Not to be believed for curves whose noise is comparable to their steps: smooth them first, or record losses on a
-    fixed set of examples.
+    Not to be believed where the noise remembers more than the records of a third of a unit of log step, or where it
+    is much larger in one part of the recording than in another. What is read as noise is what differs from record to
+    record: an oscillation of training between records is noise, too.
 
     Source: the loss staircase as a sequence of phases: Hoogland et al. 2024, arXiv:2402.02364.
 
     >>> steps = np.arange(1, 400)
     >>> stairs = 1 / (1 + np.exp((steps - 50) / 3)) + 1 / (1 + np.exp((steps - 200) / 9))
-    >>> detect_phases(History(steps, {"all": stairs}, {})).transitions.tolist()
+    >>> phases = detect_phases(History(steps, {"all": stairs}, {}))
+    >>> phases.transitions.tolist()
     [50, 200]
+    >>> phases.intervals.round().tolist()
+    [[50.0, 50.0], [200.0, 201.0]]
     """
-    from scipy.ndimage import gaussian_filter1d
-    from scipy.signal import find_peaks, peak_widths
-
     steps = _check(history)
-    positive = steps > 0
-    log_steps = np.log(steps[positive])
-    grid = np.linspace(log_steps[0], log_steps[-1], _GRID)
-    spacing = grid[1] - grid[0]
-    speeds = []
-    for curve in history.losses.values():
-        extent = np.ptp(curve)
-        if extent > _ROUNDING * np.abs(curve).max():
-            even = np.interp(grid, log_steps, curve[positive] / extent)
-            speeds.append(np.abs(gaussian_filter1d(even, SMOOTHING / spacing, order=1, mode="nearest")) / spacing)
-    speed = np.mean(speeds, axis=0) if speeds else np.zeros(_GRID)
-    # quiet ends on both sides let a transition at the very edge of the recording be seen
-    padded = np.concatenate([[0.0], speed, [0.0]])
-    peaks, _ = find_peaks(padded, prominence=PROMINENCE * max(speed.max(), 1e-12))
-    _, _, left, right = peak_widths(padded, peaks, rel_height=0.5)
-    recorded = steps[positive]
+    recorded = steps[steps > 0]
+    moving = {name: one for name, one in _positive(history.losses, steps).items() if _moves(one)}
+    cells = cells_of(recorded)
+    grid = np.concatenate([cells.edges[:1], cells.centers[1:-1], cells.edges[-1:]])
+    if not moving:
+        speed = np.zeros(CELLS)
+        nothing = np.zeros(0, recorded.dtype)
+        return Phases(nothing, nothing, nothing, _steps_at(recorded, grid[slowest(speed, [])]), np.exp(grid), speed)
+    random = np.random.default_rng(seed)
+    joint = curves_of(cells, np.stack(list(moving.values()), axis=1), random)
+    speed, peaks = peaks_of(joint, limits_of(joint))
+    alone = limits_of(joint.only(0))
+    found = [_boundary(joint, peak, random) for peak in peaks]
+    transitions = _steps_at(recorded, [one.place for one in found])
     return Phases(
-        transitions=_nearest(recorded, np.exp(grid[peaks - 1])),
-        begins=_nearest(recorded, np.exp(np.interp(left - 1, np.arange(_GRID), grid))),
-        ends=_nearest(recorded, np.exp(np.interp(right - 1, np.arange(_GRID), grid))),
-        plateaus=_quietest(recorded, grid, speed, peaks - 1),
+        transitions=transitions,
+        begins=_steps_at(recorded, [peak.begin for peak in peaks]),
+        ends=_steps_at(recorded, [peak.end for peak in peaks]),
+        plateaus=_steps_at(recorded, grid[slowest(speed, [peak.cell for peak in peaks])]),
         grid=np.exp(grid),
         speed=speed,
+        intervals=_intervals(found, transitions),
+        curves={name: _alone(recorded, joint.only(index), alone, random) for index, name in enumerate(moving)},
     )
 
 
-def _quietest(recorded: np.ndarray, grid: np.ndarray, speed: np.ndarray, peaks: np.ndarray) -> np.ndarray:
-    """The middle of the slowest stretch between neighbouring peaks (and before the first, after the last)."""
-    edges = [0, *peaks.tolist(), len(grid) - 1]
-    chosen = []
-    for position, (start, stop) in enumerate(itertools.pairwise(edges)):
-        stretch = speed[start : stop + 1]
-        slow = np.flatnonzero(stretch <= stretch.min() + 0.02 * speed.max())
-        # after the last transition the network is finished at the end; between two, in the middle of the quiet
-        index = slow[-1] if position == len(peaks) else slow[len(slow) // 2]
-        chosen.append(grid[start + index])
-    return _nearest(recorded, np.exp(np.array(chosen)))
+def _alone(recorded: np.ndarray, curve: Curves, limits: Limits, random: np.random.Generator) -> ChangePoints:
+    found = [_boundary(curve, peak, random) for peak in peaks_of(curve, limits)[1]]
+    changed = _steps_at(recorded, [one.place for one in found])
+    return ChangePoints(changed, _intervals(found, changed))
 
 
-def _nearest(recorded: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    return recorded[np.abs(recorded[None, :] - np.atleast_1d(wanted)[:, None]).argmin(axis=1)]
+def _boundary(curves: Curves, peak: Peak, random: np.random.Generator) -> Boundary:
+    found, deviation = curves.slopes[peak.cell], curves.deviation[peak.cell]
+    return boundary(
+        curves.cells, curves.values, curves.noise, found, deviation, peak.cell, peak.own, peak.around, random
+    )
+
+
+def _intervals(found: Sequence[Boundary], steps: np.ndarray) -> np.ndarray:
+    """In steps; the recorded step that stands for the boundary is inside."""
+    edges = np.exp([(one.low, one.high) for one in found]).reshape(-1, 2)
+    return np.stack([np.minimum(edges[:, 0], steps), np.maximum(edges[:, 1], steps)], axis=1)
+
+
+def _positive(losses: Mapping[str, np.ndarray], steps: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: np.asarray(curve, float)[steps > 0] for name, curve in losses.items()}
+
+
+def _moves(curve: np.ndarray) -> bool:
+    return bool(np.ptp(curve) > _ROUNDING * np.abs(curve).max())
+
+
+def _steps_at(recorded: np.ndarray, places: ArrayLike) -> np.ndarray:
+    """The recorded steps nearest to logarithms of steps."""
+    wanted = np.exp(np.asarray(places, float))
+    return recorded[np.abs(recorded[None, :] - wanted[:, None]).argmin(axis=1)]
 
 
 def _check(history: History) -> np.ndarray:

@@ -35,7 +35,8 @@ class Study(NamedTuple):
       whole_probes: What is measured besides, on the whole loss in the whole network only.
       rankings: Families of concepts and sublosses, as ``("prefix matching", "first time")``: by theory heads are in the
         same order by the concepts ``"prefix matching 1.0"``, ... and by how they respond to that subloss.
-      budget: The most checkpoints to measure.
+      budget: The most checkpoints to measure at first.
+      more: The most checkpoints to add where neighbouring readings disagree; for each, four are kept to choose from.
       exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
         exact is known; ``None`` instead of a function where nothing ever is.
       expected_order: Groups of concepts in the order in which theory says they are learned, or ``()``.
@@ -58,6 +59,7 @@ class Study(NamedTuple):
     expected_order: tuple[tuple[str, ...], ...] = ()
     whole_probes: Mapping[str, Probe] = {}
     rankings: tuple[tuple[str, str], ...] = ()
+    more: int = 0
 
 
 def train(
@@ -96,7 +98,7 @@ def training_mark(study: Study) -> str:
         return study.params_of(study.update(study.init(key), jnp.asarray(0)))
 
     program = fingerprint.of_function(begin, jax.random.key(0))
-    return fingerprint.of_text(program, fingerprint.of_tree([study.record_at, study.keep_at]), study.budget)
+    return fingerprint.of_text(program, fingerprint.of_tree([study.record_at, study.keep_at]), study.budget, study.more)
 
 
 def log_steps(total: int, count: int) -> np.ndarray:

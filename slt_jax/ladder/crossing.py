@@ -117,7 +117,7 @@ def _last_root(loss: float, coefficient: float, multiplicity: float, constant: f
 
 
 def _interval(
-    changes: tuple[float, ...], errors: tuple[float, ...], covariance: float, logs: float
+    changes: tuple[float, float, float, float], errors: tuple[float, float], covariance: float, logs: float
 ) -> tuple[float, float]:
     """The least and the greatest n at which the gap is not told from 0."""
     from scipy.optimize import brentq
@@ -148,7 +148,9 @@ def _interval(
     return float(np.exp(ends[0])), float(np.exp(ends[1]))
 
 
-def _certainty(changes: tuple[float, ...], errors: tuple[float, ...], covariance: float, seed: int) -> float:
+def _certainty(
+    changes: tuple[float, float, float, float], errors: tuple[float, float], covariance: float, seed: int
+) -> float:
     """Share of draws of the two changes in which the gap changes sign above e."""
     noise = np.random.default_rng(seed).standard_normal((2, _DRAWS))
     shared = covariance / errors[0] if errors[0] else 0.0

@@ -6,9 +6,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from slt_jax import storage
-from slt_jax.spectroscopy import Cell, History, Phases, Probe, align, construct, detect_phases
+from slt_jax import development, storage
+from slt_jax.spectroscopy import Cell, History, Phases, Probe, construct, detect_phases
 from slt_jax.spectroscopy.recorder import finite
+from slt_jax.spectroscopy.staircases import Changes
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK
 from slt_jax.truths.truth import Truth
 
@@ -17,7 +18,12 @@ _LEAST_FOR_PHASES = 20
 
 
 def write_account(
-    out: Path, history: History | None, cells: Sequence[Cell], exact: Mapping[int, Truth], extra: Mapping[str, Any]
+    out: Path,
+    history: History | None,
+    cells: Sequence[Cell],
+    exact: Mapping[int, Truth],
+    extra: Mapping[str, Any],
+    changes: Mapping[str, Changes] | None = None,
 ) -> None:
     """Add to ``study.json`` what a finished study can say of itself.
 
@@ -27,6 +33,7 @@ def write_account(
       cells: Readings, for the construction.
       exact: Exactly known values by step.
       extra: Title, summary and other entries that are known beforehand.
+      changes: Of the mean losses between the plateaus, as from ``loss_changes``.
     """
     study: dict[str, Any] = {**storage.read_study(out), **extra, "versions": _versions()}
     study["exact"] = {
@@ -39,10 +46,11 @@ def write_account(
     }
     history, phases = phases_of(history)
     if history is not None and phases is not None:
-        alignment = align(history, phases)
+        alignment = development.aligned(history, phases, cells, extra)
         construction = construct(history, phases, alignment, _whole_readings(cells))
         study["phases"] = _phases_json(phases)
         study["alignment"] = [row._asdict() for row in alignment.acquisitions]
+        study.update(development.account(history, phases, alignment, cells, changes, exact, extra))
         study["construction"] = construction.to_json()
         study["construction_text"] = construction.describe()
     storage.write_study(out, study)

@@ -8,8 +8,9 @@ import jax
 
 from slt_jax import storage
 from slt_jax.account import phases_of, write_account
+from slt_jax.development import compared_pairs
 from slt_jax.report import write_report
-from slt_jax.spectroscopy import Cell, Checkpoint, History, Probe, Subject, scan, transitions
+from slt_jax.spectroscopy import Cell, Checkpoint, History, Probe, Subject, loss_changes, scan, transitions
 from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.truths.truth import Truth
 
@@ -93,7 +94,7 @@ def measure_and_report(
             storage.write_readings(out, cells, exact, dims)
     _locate(key, subject, checkpoints, out, reporter, history)
     reporter("Reporting", 0, 1)
-    write_account(out, history, cells, exact, extra)
+    write_account(out, history, cells, exact, extra, _changes(subject, checkpoints, cells, history, reporter, extra))
     report = write_report(out)
     reporter("Reporting", 1, 1)
     return _outcome(report, cells)
@@ -119,6 +120,28 @@ def _locate(
         found.append(transition)
         reporter("Locating", len(found), len(phases.transitions), f"transition at step {transition.step}")
     storage.write_transitions(out, found, mark)
+
+
+def _changes(
+    subject: Subject,
+    checkpoints: Sequence[Checkpoint],
+    cells: Sequence[Cell],
+    history: History | None,
+    reporter: Reporter,
+    extra: Mapping[str, Any],
+) -> dict[str, dict[tuple[int, int], tuple[float, float]]]:
+    """By how much every loss changes between the checkpoints of neighbouring phases."""
+    phases = phases_of(history)[1]
+    pairs = [] if phases is None else compared_pairs(phases, cells)
+    if not pairs:
+        return {}
+    return loss_changes(
+        subject,
+        checkpoints,
+        pairs,
+        complete=bool(extra.get("complete", False)),
+        progress=lambda done, total: reporter("Comparing", done, total, "losses of neighbouring phases"),
+    )
 
 
 def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:

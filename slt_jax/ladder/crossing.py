@@ -100,6 +100,13 @@ def _signs(
     return np.sign(_gap(loss, coefficient, multiplicity, constant, logs))
 
 
+def crossing_at(
+    loss_change: float, coefficient_change: float, multiplicity_change: float = 0.0, constant_change: float = 0.0
+) -> float:
+    """The ``n`` of ``crossing`` alone, without errors: NaN where the two do not change places above e."""
+    return float(np.exp(_last_root(loss_change, coefficient_change, multiplicity_change, constant_change)))
+
+
 def _last_root(loss: float, coefficient: float, multiplicity: float, constant: float) -> float:
     """``log n`` of the last crossing, or NaN."""
     from scipy.optimize import brentq

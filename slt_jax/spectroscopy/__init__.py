@@ -2,6 +2,7 @@
 
 from slt_jax.restriction import check_together
 from slt_jax.spectroscopy import fingerprint
+from slt_jax.spectroscopy.acquisition import Acquisition
 from slt_jax.spectroscopy.agreement import (
     HalfWay,
     Interval,
@@ -13,8 +14,11 @@ from slt_jax.spectroscopy.agreement import (
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
+from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, shift_test, stretch_of
 from slt_jax.spectroscopy.construct import Construction, construct
 from slt_jax.spectroscopy.contact_probe import contact_probe
+from slt_jax.spectroscopy.controls import Control, shuffled, surrogate
+from slt_jax.spectroscopy.counterparts import Counterparts, counterparts
 from slt_jax.spectroscopy.directions import (
     Directions,
     along,
@@ -24,38 +28,53 @@ from slt_jax.spectroscopy.directions import (
     steps_between,
 )
 from slt_jax.spectroscopy.dos_probe import dos_probe
+from slt_jax.spectroscopy.events import Events, Series, events_of_curve, events_of_series
 from slt_jax.spectroscopy.flow_probe import flow_probe
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.locality import Locality, locality
+from slt_jax.spectroscopy.loss_changes import loss_changes
+from slt_jax.spectroscopy.naming import PhaseName, name_phases
 from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
+from slt_jax.spectroscopy.pairing import Pair, SourceAlignment
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
+from slt_jax.spectroscopy.staircases import Staircase, measured_at, staircases
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.susceptibility_probe import susceptibility_probe
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
 from slt_jax.spectroscopy.units import units
 
 __all__ = [
+    "Acquisition",
     "Alignment",
     "Cell",
     "Checkpoint",
     "CheckpointError",
     "CoefficientLocality",
     "Construction",
+    "Control",
+    "Counterparts",
     "Directions",
+    "Events",
     "HalfWay",
     "History",
     "Interval",
     "Locality",
+    "OrderAgreement",
+    "Pair",
+    "PhaseName",
     "Phases",
     "Probe",
     "RankAgreement",
     "Recorder",
     "Recording",
+    "Series",
+    "SourceAlignment",
+    "Staircase",
     "Subject",
     "Subloss",
     "Transition",
@@ -70,8 +89,11 @@ __all__ = [
     "construct",
     "contact_probe",
     "content",
+    "counterparts",
     "detect_phases",
     "dos_probe",
+    "events_of_curve",
+    "events_of_series",
     "fingerprint",
     "flow_probe",
     "half_way",
@@ -80,6 +102,10 @@ __all__ = [
     "largest_moves_seen",
     "llc_probe",
     "locality",
+    "loss_changes",
+    "measured_at",
+    "name_phases",
+    "order_agreement",
     "own_transition",
     "random_coordinates",
     "random_subspace",
@@ -87,7 +113,12 @@ __all__ = [
     "recorder_of",
     "scan",
     "select_restrictions",
+    "shift_test",
+    "shuffled",
+    "staircases",
     "steps_between",
+    "stretch_of",
+    "surrogate",
     "susceptibility_probe",
     "transitions",
     "units",

@@ -39,6 +39,7 @@ class Study(NamedTuple):
       exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
         exact is known; ``None`` instead of a function where nothing ever is.
       expected_order: Groups of concepts in the order in which theory says they are learned, or ``()``.
+      complete: Whether the data are all that there is, so that losses have no sampling error.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Study(NamedTuple):
     expected_order: tuple[tuple[str, ...], ...] = ()
     whole_probes: Mapping[str, Probe] = {}
     rankings: tuple[tuple[str, str], ...] = ()
+    complete: bool = False
 
 
 def train(

@@ -8,7 +8,7 @@ from typing import Any
 
 from slt_jax import storage
 from slt_jax.report import content as contents
-from slt_jax.report import development, localities, spectroscope, verdicts
+from slt_jax.report import development, localities, posterior, spectroscope, verdicts
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, element, joined, section, table
 from slt_jax.report.page import page
@@ -17,14 +17,18 @@ REPORT = "report.html"
 #: Entries of study.json that have a section of their own.
 _TOLD = (
     "alignment",
+    "alignment_tests",
     "command",
     "construction",
     "construction_text",
+    "counterparts",
     "exact",
     "expected_order",
     "identity",
+    "phase_names",
     "phases",
     "rankings",
+    "staircases",
     "summary",
     "title",
     "versions",
@@ -64,6 +68,7 @@ def _document(content: Content) -> str:
         ("training", "Training", development.training(content)),
         ("spectroscope", "The spectroscope", spectroscope.spectroscope(content)),
         ("learned", "What was learned when", development.learned(content)),
+        ("posterior", "Posterior and training", posterior.posterior(content)),
         ("construction", "Construction", development.construction(content)),
         ("localities", "Where each phase lives", localities.localities(content)),
         ("chains", "The chains behind the readings", spectroscope.traces(content)),

@@ -14,6 +14,23 @@ from slt_jax.spectroscopy.staircases import Staircase
 _DRAWS = 500
 
 
+class Rung(NamedTuple):
+    """A phase of training as a phase of a posterior.
+
+    Attributes:
+      phase: Counted from 1; 0 is the initial state.
+      loss: Mean loss above that of the first, nats.
+      loss_error: Standard error of the change from the one before.
+      coefficient, coefficient_error: λ̂ and its standard error.
+    """
+
+    phase: int
+    loss: float
+    loss_error: float
+    coefficient: float
+    coefficient_error: float
+
+
 class Counterparts(NamedTuple):
     """The phases of training as phases of a posterior on one loss.
 
@@ -29,6 +46,7 @@ class Counterparts(NamedTuple):
       order: The order of the crossings of the transitions against that of training; intervals that overlap are unknown.
       examples: Number of examples of the data, or ``None`` where it means nothing.
       at_examples: The phase preferred at that n, or ``None``.
+      ladder: The phases that were compared: the longest run without a gap.
     """
 
     subloss: str
@@ -42,6 +60,7 @@ class Counterparts(NamedTuple):
     order: OrderAgreement
     examples: int | None
     at_examples: int | None
+    ladder: list[Rung]
 
     def describe(self) -> str:
         """What is compared, what came of it, and what it does not say."""
@@ -142,20 +161,13 @@ def counterparts(
         order=order,
         examples=examples,
         at_examples=at,
+        ladder=ladder,
     )
 
 
-class _Rung(NamedTuple):
-    phase: int
-    loss: float
-    loss_step_error: float
-    coefficient: float
-    coefficient_error: float
-
-
-def _ladder(rows: Sequence[Staircase], readings: Mapping[int, tuple[float, float]]) -> list[_Rung]:
+def _ladder(rows: Sequence[Staircase], readings: Mapping[int, tuple[float, float]]) -> list[Rung]:
     """The longest run of phases whose losses are compared one to the next, the loss of its first put at 0."""
-    runs: list[list[_Rung]] = [[]]
+    runs: list[list[Rung]] = [[]]
     for row in sorted(rows, key=lambda row: row.phase):
         if row.verdict == "not measured" or row.before is None or row.after is None:
             runs.append([])
@@ -164,13 +176,13 @@ def _ladder(rows: Sequence[Staircase], readings: Mapping[int, tuple[float, float
         if missing:
             raise ValueError(f"readings: there is none at step {missing[0]}, which a row compares.")
         if not runs[-1]:
-            runs[-1].append(_Rung(row.phase - 1, 0.0, 0.0, *readings[row.before]))
+            runs[-1].append(Rung(row.phase - 1, 0.0, 0.0, *readings[row.before]))
         loss = runs[-1][-1].loss + row.loss_change
-        runs[-1].append(_Rung(row.phase, loss, row.loss_error, *readings[row.after]))
+        runs[-1].append(Rung(row.phase, loss, row.loss_error, *readings[row.after]))
     return max(runs, key=len)
 
 
-def _preferred(ladder: Sequence[_Rung]) -> tuple[list[int], list[float]]:
+def _preferred(ladder: Sequence[Rung]) -> tuple[list[int], list[float]]:
     """Positions of the phases on the lower envelope of the free energies, and from which n on each is there."""
     if not ladder:
         return [], []
@@ -191,14 +203,14 @@ def _preferred(ladder: Sequence[_Rung]) -> tuple[list[int], list[float]]:
         beyond.append(turns[now])
 
 
-def _certainty(ladder: Sequence[_Rung], preferred: Sequence[int], seed: int) -> float:
+def _certainty(ladder: Sequence[Rung], preferred: Sequence[int], seed: int) -> float:
     if not ladder:
         return float("nan")
     random = np.random.default_rng(seed)
     same = 0
     for _ in range(_DRAWS):
         noise = random.standard_normal((2, len(ladder)))
-        steps = np.cumsum([one.loss_step_error * z for one, z in zip(ladder, noise[0], strict=True)])
+        steps = np.cumsum([one.loss_error * z for one, z in zip(ladder, noise[0], strict=True)])
         drawn = [
             one._replace(loss=one.loss + step, coefficient=one.coefficient + one.coefficient_error * z)
             for one, step, z in zip(ladder, steps, noise[1], strict=True)

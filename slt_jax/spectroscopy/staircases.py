@@ -105,10 +105,11 @@ def staircases(
     exact = {} if exact is None else exact
     rows = []
     for subloss in dict.fromkeys([*changes, *readings]):
-        steps = measured_at(phases, readings.get(subloss, {}))
+        # of a loss whose λ was not read it is still known how far it fell
+        own = readings.get(subloss, {})
+        steps = measured_at(phases, own or readings.get(whole, {}))
         for phase in range(1, len(steps)):
             known = exact if subloss == whole else {}
-            own = readings.get(subloss, {})
             rows.append(_row(phase, subloss, steps[phase - 1], steps[phase], own, changes.get(subloss, {}), known))
     tested = [index for index, row in enumerate(rows) if np.isfinite(row.p)]
     q = false_discovery_control([rows[index].p for index in tested]) if tested else []
@@ -133,6 +134,8 @@ def _row(
     if before is None or after is None or (before, after) not in changes:
         return nothing
     loss, loss_error = changes[before, after]
+    if before not in readings or after not in readings:
+        return nothing._replace(loss_change=loss, loss_error=loss_error)
     coefficient = readings[after][0] - readings[before][0]
     error = float(np.hypot(readings[after][1], readings[before][1]))
     one, other = exact.get(before), exact.get(after)

@@ -67,8 +67,8 @@ def alignment(concepts: Sequence[Learned], sources: Sequence[Changed], bands: Ba
 def _draw_concept(axes: Axes, index: int, row: Learned, axis: StepAxis) -> None:
     left, right = axes.get_xlim()
     low, high = (np.clip(style.place(axis, end), left, right) for end in np.minimum(row.between, axis.last * 10))
-    axes.plot([low, high], [index, index], color=style.INK, linewidth=1.4, solid_capstyle="butt", zorder=2)
     if row.step is not None:
+        axes.plot([low, high], [index, index], color=style.INK, linewidth=1.4, solid_capstyle="butt", zorder=2)
         axes.plot([style.place(axis, row.step)], [index], "o", color=style.INK, markersize=5, zorder=3)
         return
     # an arrow towards where it must lie

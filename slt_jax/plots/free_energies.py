@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from slt_jax.plots import style
 
@@ -66,6 +67,8 @@ def free_energies(phases: Sequence[PhaseEnergy], turns: Sequence[Turn]) -> str:
                 lower.plot([n[-1]], [index], ">", color=style.INK, markersize=6, clip_on=False)
         lower.set_yticks(range(len(turns)), [f"{_name(t.phase - 1)} → {t.phase}" for t in turns])
         lower.set_ylim(len(turns) - 0.4, -0.6)
+        lower.xaxis.set_major_formatter(lambda value, _: style.number(value))
+        lower.xaxis.set_minor_formatter(NullFormatter())
         lower.tick_params(axis="y", length=0, labelcolor=style.INK)
         lower.set_xlabel("number of examples n (logarithmic); below, where neighbouring phases change places, 95 %")
         return style.svg(figure)

@@ -31,13 +31,7 @@ class Acquisition(NamedTuple):
 
 
 def acquisition(name: str, values: np.ndarray, steps: np.ndarray, phases: Phases, level: float) -> Acquisition:
-    """The acquisition of one concept, as ``align`` describes it.
-
-    Raises:
-      ValueError: a value that is not finite.
-    """
-    if not np.isfinite(values).all():
-        raise ValueError(f"history: concept {name!r} is not finite at step {steps[~np.isfinite(values)][0]}.")
+    """The acquisition of one concept, as ``align`` describes it, from values that are finite."""
     below = np.flatnonzero(values < level)
     if not below.size:
         return Acquisition(name, None, "before the first record", None, None, (0.0, float(steps[0])))

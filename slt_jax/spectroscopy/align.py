@@ -8,7 +8,15 @@ import numpy as np
 from slt_jax.spectroscopy.acquisition import Acquisition, acquisition, check_level
 from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, stretch_of
 from slt_jax.spectroscopy.controls import Control, random_probe, shuffled_concepts
-from slt_jax.spectroscopy.events import Events, Series, check_series, events_of_curve, events_of_series, main_event
+from slt_jax.spectroscopy.events import (
+    Events,
+    Series,
+    check_curve,
+    check_series,
+    events_of_curve,
+    events_of_series,
+    main_event,
+)
 from slt_jax.spectroscopy.pairing import Pair, Place, SourceAlignment, p_values, pairs_of, places_of, sources_of
 from slt_jax.spectroscopy.phases import Phases
 from slt_jax.spectroscopy.recorder import History
@@ -105,6 +113,9 @@ def align(
     """
     readings = {} if readings is None else readings
     _check(history, readings, between, rate, method, controls)
+    for kind, table in (("loss", history.losses), ("concept", history.concepts)):
+        for name, curve in table.items():
+            check_curve(f"{kind} {name!r}", history.steps, curve)
     check_level(level, history.concepts)
     rows = [acquisition(name, values, history.steps, phases, level) for name, values in history.concepts.items()]
     rows.sort(key=lambda row: (row.step is None, row.step or 0, row.concept))
@@ -112,9 +123,10 @@ def align(
         return Alignment([], rate=rate)
     places = places_of(history, rows, level)
     sources = {
-        **{name: events_of_curve(history.steps, curve) for name, curve in history.losses.items()},
+        **{name: events_of_curve(f"loss {name!r}", history.steps, curve) for name, curve in history.losses.items()},
         **{name: events_of_series(name, series) for name, series in readings.items()},
     }
+    _check_belongs(belongs, history.concepts, sources)
     stretch = _stretch(history, sources, places, between)
     tests = p_values(sources, places, stretch, method)
     pairs = pairs_of(sources, rows, places, tests)
@@ -184,6 +196,16 @@ def _orders(
             shared = {name: losses[name] for name in read}
             found.append(order_agreement(f"{probe} and loss, by subloss", read, shared, seed=seed))
     return found
+
+
+def _check_belongs(
+    belongs: Mapping[str, str] | None, concepts: Mapping[str, object], sources: Mapping[str, object]
+) -> None:
+    for concept, source in (belongs or {}).items():
+        if concept not in concepts:
+            raise ValueError(f"belongs: got the concept {concept!r}; the history has {sorted(concepts)}.")
+        if source not in sources:
+            raise ValueError(f"belongs: got the source {source!r}; there are {sorted(sources)}.")
 
 
 def _check(

@@ -109,7 +109,7 @@ def random_probe(
             name: events_of_series(name, series._replace(values=surrogate(random, series.steps, series.values)))
             for name, series in readings.items()
         } or {
-            name: events_of_curve(history.steps, surrogate(random, history.steps, curve))
+            name: events_of_curve(f"loss {name!r}", history.steps, surrogate(random, history.steps, curve))
             for name, curve in history.losses.items()
         }
         return p_values(sources, places, stretch, method)

@@ -43,14 +43,15 @@ def stretch_of(events: ArrayLike, low: float, high: float) -> tuple[float, float
     """The stretch of log steps in which events fall, ``None`` where all of them fall together.
 
     From the first to the last, and on both sides their mean distance more: without bias for the ends of a uniform
-    distribution. Events within 5 % of a step count as one.
+    distribution, and known to about that distance, so that the end of the record is taken where it is no farther off.
+    Events within 5 % of a step count as one.
 
     Args:
       events: Logarithms of steps.
       low, high: The recorded stretch, which is not left.
 
-    >>> stretch_of([2.0, 3.0, 3.01, 4.0], 0.0, 9.0)
-    (1.0, 5.0)
+    >>> stretch_of([3.0, 4.0, 4.01, 5.0], 0.0, 9.0), stretch_of([1.5, 2.5], 0.0, 9.0)
+    ((2.0, 6.0), (0.0, 3.5))
     """
     distinct: list[float] = []
     for event in np.sort(np.asarray(events, float)):
@@ -59,7 +60,8 @@ def stretch_of(events: ArrayLike, low: float, high: float) -> tuple[float, float
     if len(distinct) < 2:
         return None
     more = (distinct[-1] - distinct[0]) / (len(distinct) - 1)
-    return max(low, distinct[0] - more), min(high, distinct[-1] + more)
+    begin, end = distinct[0] - more, distinct[-1] + more
+    return low if begin - more < low else begin, high if end + more > high else end
 
 
 def shift_test(

@@ -49,7 +49,7 @@ def write_account(
         alignment = development.aligned(history, phases, cells, extra)
         construction = construct(history, phases, alignment, _whole_readings(cells))
         study["phases"] = _phases_json(phases)
-        study["alignment"] = [row._asdict() for row in alignment.acquisitions]
+        study["alignment"] = development.plain(alignment.acquisitions)
         study.update(development.account(history, phases, alignment, cells, changes, exact, extra))
         study["construction"] = construction.to_json()
         study["construction_text"] = construction.describe()

@@ -163,5 +163,5 @@ def _certainty(
     shared = covariance / errors[0] if errors[0] else 0.0
     own = np.sqrt(max(errors[1] ** 2 - shared**2, 0.0))
     loss, coefficient = changes[0] + errors[0] * noise[0], changes[1] + shared * noise[0] + own * noise[1]
-    signs = _signs(loss[:, None], coefficient[:, None], changes[2], changes[3], _LOGS[None, ::10])
+    signs = _signs(loss[:, None], coefficient[:, None], changes[2], changes[3], _LOGS[None, ::40])
     return float((signs[:, 1:] * signs[:, :-1] < 0).any(axis=1).mean())

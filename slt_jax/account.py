@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from slt_jax import storage
-from slt_jax.spectroscopy import Cell, History, Phases, Probe, align, construct, detect_phases
+from slt_jax import development, storage
+from slt_jax.spectroscopy import Cell, History, Phases, Probe, construct, detect_phases
 from slt_jax.spectroscopy.boundary_readings import turning_points, whole_readings, with_temperatures
 from slt_jax.spectroscopy.dynamics import dynamics_of
 from slt_jax.spectroscopy.recorder import finite
+from slt_jax.spectroscopy.staircases import Changes
 from slt_jax.truths.truth import Truth
 
 #: Fewer recorded steps than this are too few to look for phases in.
@@ -26,6 +27,7 @@ def write_account(
     cells: Sequence[Cell],
     exact: Mapping[int, Truth],
     extra: Mapping[str, Any],
+    changes: Mapping[str, Changes] | None = None,
 ) -> None:
     """Add to ``study.json`` what a finished study can say of itself.
 
@@ -35,6 +37,7 @@ def write_account(
       cells: Readings, for the construction.
       exact: Exactly known values by step.
       extra: Title, summary and other entries that are known beforehand.
+      changes: Of the mean losses between the plateaus, as from ``loss_changes``.
     """
     study: dict[str, Any] = {**storage.read_study(out), **extra, "versions": _versions()}
     study["exact"] = {
@@ -50,11 +53,12 @@ def write_account(
     study["critical_points"] = turning_points(cells)
     if history is not None and phases is not None:
         phases = with_temperatures(phases, cells)
-        alignment = align(history, phases)
+        alignment = development.aligned(history, phases, cells, extra)
         read = {step: one[:2] for step, one in whole_readings(cells).items() if np.isfinite(one.value)}
         construction = construct(history, phases, alignment, read)
         study["phases"] = _phases_json(phases)
-        study["alignment"] = [row._asdict() for row in alignment.acquisitions]
+        study["alignment"] = development.plain(alignment.acquisitions)
+        study.update(development.account(history, phases, alignment, cells, changes, exact, extra))
         study["construction"] = construction.to_json()
         study["construction_text"] = construction.describe()
     storage.write_study(out, study)

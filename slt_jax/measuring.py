@@ -8,8 +8,20 @@ import jax
 
 from slt_jax import storage
 from slt_jax.account import phases_of, write_account
+from slt_jax.development import compared_pairs
 from slt_jax.report import write_report
-from slt_jax.spectroscopy import Cell, Checkpoint, History, Phases, Probe, Subject, more_checkpoints, scan, transitions
+from slt_jax.spectroscopy import (
+    Cell,
+    Checkpoint,
+    History,
+    Phases,
+    Probe,
+    Subject,
+    loss_changes,
+    more_checkpoints,
+    scan,
+    transitions,
+)
 from slt_jax.spectroscopy.boundary_readings import whole_readings
 from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.truths.truth import Truth
@@ -139,7 +151,8 @@ def publish(
     if checkpoints:
         _locate(key, subject, checkpoints, out, reporter, phases)
     reporter("Reporting", 0, 1)
-    write_account(out, history, phases, cells, exact, extra)
+    changes = _changes(subject, checkpoints, cells, phases, reporter, bool(extra.get("complete", False)))
+    write_account(out, history, phases, cells, exact, extra, changes)
     report = write_report(out)
     reporter("Reporting", 1, 1)
     return _outcome(report, cells)
@@ -164,6 +177,28 @@ def _locate(
         found.append(transition)
         reporter("Locating", len(found), len(phases.transitions), f"transition at step {transition.step}")
     storage.write_transitions(out, found, mark)
+
+
+def _changes(
+    subject: Subject,
+    checkpoints: Sequence[Checkpoint],
+    cells: Sequence[Cell],
+    phases: Phases | None,
+    reporter: Reporter,
+    complete: bool,
+) -> dict[str, dict[tuple[int, int], tuple[float, float]]]:
+    """By how much every loss changes between the checkpoints of neighbouring phases, where they are still there."""
+    there = {point.step for point in checkpoints}
+    pairs = [] if phases is None else [pair for pair in compared_pairs(phases, cells) if set(pair) <= there]
+    if not pairs:
+        return {}
+    return loss_changes(
+        subject,
+        checkpoints,
+        pairs,
+        complete=complete,
+        progress=lambda done, total: reporter("Comparing", done, total, "losses of neighbouring phases"),
+    )
 
 
 def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:

@@ -9,6 +9,7 @@ import numpy as np
 
 from slt_jax import storage
 from slt_jax.account import settings_of
+from slt_jax.loss import example_count
 from slt_jax.measuring import Outcome, Reporter, Scope, measure_and_report
 from slt_jax.spectroscopy import (
     Checkpoint,
@@ -80,6 +81,8 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
         "summary": study.summary,
         "expected_order": study.expected_order,
         "rankings": study.rankings,
+        "complete": study.complete,
+        "examples": None if study.complete else example_count(study.subject.problem.data),
         "command": command,
         "settings": settings_of(probes),
     }
@@ -197,6 +200,7 @@ def plan_scan(
         "expected_order": (),
         "command": command,
         "settings": settings_of(probes),
+        "examples": example_count(subject.problem.data),
     }
     key = jax.random.split(jax.random.key(seed))[1]
     return ScanPlan(key, selected, recorder, Scope(probes, restrictions, sublosses), extra)

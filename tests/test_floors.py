@@ -43,6 +43,7 @@ FLOORS = {
     "__init__": 11,
     "storage": 11,
     "report": 12,
+    "development": 11,  # what study.json says of what was learned when
     "account": 12,  # what study.json says
     "plots": 11,
     "measuring": 13,  # the end of every study and scan

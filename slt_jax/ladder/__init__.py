@@ -5,6 +5,9 @@ from slt_jax.ladder.competition import Phase as Phase
 from slt_jax.ladder.competition import compete as compete
 from slt_jax.ladder.criteria import InformationCriterion as InformationCriterion
 from slt_jax.ladder.criteria import waic as waic
+from slt_jax.ladder.crossing import Crossing as Crossing
+from slt_jax.ladder.crossing import crossing as crossing
+from slt_jax.ladder.crossing import crossing_at as crossing_at
 from slt_jax.ladder.density import DensityOfStates as DensityOfStates
 from slt_jax.ladder.density import density_of_states as density_of_states
 from slt_jax.ladder.exponent import Candidate as Candidate

@@ -4,10 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: Draws over which the errors of losses and coefficients are carried to the crossing.
-_DRAWS = 4000
-#: Numbers of examples between which a crossing is looked for.
-_LEAST, _MOST = 3.0, 1e18
+from slt_jax.ladder.crossing import crossing
 
 
 class Phase(NamedTuple):
@@ -30,9 +27,9 @@ class Competition(NamedTuple):
     """Two phases: which of them has the lower free energy, and from how many examples on.
 
     Attributes:
-      n: Number of examples at which the two change places; NaN where they do not between 2 and 10^18.
-      low, high: 95 % interval of it, over the draws in which they do.
-      certainty: Share of the draws in which they change places.
+      n: Number of examples at which the two change places; NaN where they do not above e.
+      low, high: 95 % confidence interval of it, as of ``crossing``; ``high`` may be infinite.
+      certainty: Probability that they change places, given the errors.
       winner: ``"first"`` or ``"second"``: which has the lower free energy beyond ``n`` (at every n where it is NaN).
     """
 
@@ -50,7 +47,7 @@ def compete(first: Phase, second: Phase, *, seed: int = 0) -> Competition:
 
     Args:
       first, second: The two phases.
-      seed: Of the draws that carry the errors over.
+      seed: Of the draws behind ``certainty``.
 
     Returns:
       The crossing and its interval.
@@ -59,7 +56,7 @@ def compete(first: Phase, second: Phase, *, seed: int = 0) -> Competition:
       ValueError: a loss, a coefficient or an error that is not finite, or an error below 0.
 
     Not to be believed where ``n`` is small: the expansion leaves out terms of order 1, and phases whose basins overlap
-    are not two.
+    are not two. Of changes from one phase to another, and of terms of order 1, ``crossing``.
 
     Source: Watanabe 2018, Mathematical Theory of Bayesian Statistics, section 9.4; Chen, Lau, Mendel, Wei & Murfet
     2023, arXiv:2310.06301.
@@ -72,43 +69,13 @@ def compete(first: Phase, second: Phase, *, seed: int = 0) -> Competition:
     for name, phase in (("first", first), ("second", second)):
         if not all(np.isfinite(phase)) or phase.loss_error < 0 or phase.coefficient_error < 0:
             raise ValueError(f"{name}: got {phase}; all must be finite, and errors at least 0.")
-    n, winner = _crossing(first, second)
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(_DRAWS):
-        moved = [_moved(generator, phase) for phase in (first, second)]
-        drawn.append(_crossing(moved[0], moved[1])[0])
-    crossed = np.array([one for one in drawn if np.isfinite(one)])
-    if crossed.size == 0:
-        return Competition(n, float("nan"), float("nan"), 0.0, winner)
-    low, high = np.quantile(crossed, [0.025, 0.975])
-    return Competition(n, float(low), float(high), len(crossed) / _DRAWS, winner)
-
-
-def _moved(generator: np.random.Generator, phase: Phase) -> Phase:
-    return phase._replace(
-        loss=phase.loss + phase.loss_error * generator.normal(),
-        learning_coefficient=phase.learning_coefficient + phase.coefficient_error * generator.normal(),
+    found = crossing(
+        second.loss - first.loss,
+        second.learning_coefficient - first.learning_coefficient,
+        loss_error=float(np.hypot(first.loss_error, second.loss_error)),
+        coefficient_error=float(np.hypot(first.coefficient_error, second.coefficient_error)),
+        multiplicity_change=second.multiplicity - first.multiplicity,
+        seed=seed,
     )
-
-
-def _crossing(first: Phase, second: Phase) -> tuple[float, str]:
-    """The last n at which the two change places, NaN where they do not, and who wins beyond."""
-
-    def lead(logs: np.ndarray) -> np.ndarray:
-        # by how much the first is higher
-        gap = np.exp(logs) * (first.loss - second.loss)
-        gap = gap + (first.learning_coefficient - second.learning_coefficient) * logs
-        return gap - (first.multiplicity - second.multiplicity) * np.log(logs)
-
-    logs = np.linspace(np.log(_LEAST), np.log(_MOST), 2000)
-    signs = np.sign(lead(logs))
-    winner = "second" if signs[-1] > 0 else "first"
-    changes = np.flatnonzero(signs[1:] * signs[:-1] < 0)
-    if changes.size == 0:
-        return float("nan"), winner
-    low, high = logs[changes[-1]], logs[changes[-1] + 1]
-    for _ in range(80):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if np.sign(lead(middle)) == signs[changes[-1]] else (low, middle)
-    return float(np.exp(0.5 * (low + high))), winner
+    winner = "second" if found.many == "later" else "first"
+    return Competition(found.n, found.low, found.high, found.certainty, winner)

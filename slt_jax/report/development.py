@@ -7,6 +7,7 @@ import numpy as np
 
 from slt_jax import plots
 from slt_jax.plots.training import MOST_CURVES, MOST_ROWS
+from slt_jax.report import alignment
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, badge, change, counted, element, figure, joined, plain, table, with_error
 from slt_jax.spectroscopy.subject import WHOLE_LOSS
@@ -46,10 +47,15 @@ def training(content: Content) -> Html:
 
 
 def learned(content: Content) -> Html | None:
-    """Which concept was acquired when, beside the order that theory expects; ``None`` without concepts."""
-    alignment = content.study.get("alignment")
-    if not alignment:
+    """Which concept was acquired when, beside theory and against chance; ``None`` without concepts."""
+    if not content.study.get("alignment"):
         return None
+    return joined(_acquired(content), alignment.against_chance(content))
+
+
+def _acquired(content: Content) -> Html:
+    """Acquisitions in their order, beside the order that theory expects."""
+    acquisitions = content.study["alignment"]
     header = ["", "concept", "acquired at step", "phase", "from its transition"]
     rows = [
         [
@@ -57,15 +63,15 @@ def learned(content: Content) -> Html | None:
             row["concept"],
             _when(row),
             plain(row["phase"]) if row["phase"] is not None else "",
-            _lag(row["lag"]),
+            alignment.lag(row["lag"]) if row["lag"] is not None else "",
         ]
-        for index, row in enumerate(alignment)
+        for index, row in enumerate(acquisitions)
     ]
     measured = element("div", element("h3", "Measured"), table(header, rows, text=(1,)))
     groups = [list(group) for group in content.study.get("expected_order") or ()]
     if not groups:
         return measured
-    verdicts = agreement(groups, {row["concept"]: row["step"] for row in alignment})
+    verdicts = agreement(groups, {row["concept"]: row["step"] for row in acquisitions})
     marks = [badge("✓ agrees", "good") if agrees else badge("✗ differs", "bad") for agrees in verdicts]
     expected = [
         [index + 1, ", ".join(group), mark] for index, (group, mark) in enumerate(zip(groups, marks, strict=True))
@@ -161,14 +167,6 @@ def _acquired_steps(content: Content) -> dict[str, int]:
 
 def _when(row: Mapping[str, Any]) -> object:
     return plain(row["step"]) if row["step"] is not None else badge(str(row["status"]), "none")
-
-
-def _lag(lag: float | None) -> str:
-    """A difference of logarithms as a share of the transition's own step."""
-    if lag is None:
-        return ""
-    share = 100 * (np.exp(lag) - 1)
-    return f"{abs(share):.1f} % {'later' if share >= 0 else 'earlier'}"
 
 
 def _legend(content: Content) -> str:

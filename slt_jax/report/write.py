@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slt_jax import storage
-from slt_jax.report import boundaries, development, dynamics, localities, spectroscope, verdicts
+from slt_jax.report import boundaries, development, dynamics, localities, posterior, spectroscope, verdicts
 from slt_jax.report import content as contents
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, element, joined, section, table
@@ -18,16 +18,20 @@ REPORT = "report.html"
 _TOLD = (
     "added",
     "alignment",
+    "alignment_tests",
     "command",
     "construction",
     "construction_text",
-    "essential_dynamics",
+    "counterparts",
     "critical_points",
+    "essential_dynamics",
     "exact",
     "expected_order",
     "identity",
+    "phase_names",
     "phases",
     "rankings",
+    "staircases",
     "summary",
     "title",
     "versions",
@@ -69,6 +73,7 @@ def _document(content: Content) -> str:
         ("boundaries", "Boundaries of the phases", boundaries.boundaries(content)),
         ("spectroscope", "The spectroscope", spectroscope.spectroscope(content)),
         ("learned", "What was learned when", development.learned(content)),
+        ("posterior", "Posterior and training", posterior.posterior(content)),
         ("construction", "Construction", development.construction(content)),
         ("localities", "Where each phase lives", localities.localities(content)),
         ("chains", "The chains behind the readings", spectroscope.traces(content)),

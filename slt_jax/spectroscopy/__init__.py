@@ -2,6 +2,7 @@
 
 from slt_jax.restriction import check_together
 from slt_jax.spectroscopy import fingerprint
+from slt_jax.spectroscopy.acquisition import Acquisition
 from slt_jax.spectroscopy.agreement import (
     HalfWay,
     Interval,
@@ -13,8 +14,11 @@ from slt_jax.spectroscopy.agreement import (
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import Measured, choose_checkpoints, more_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
+from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, shift_test, stretch_of
 from slt_jax.spectroscopy.construct import Construction, construct
 from slt_jax.spectroscopy.contact_probe import contact_probe
+from slt_jax.spectroscopy.controls import Control, shuffled, surrogate
+from slt_jax.spectroscopy.counterparts import Counterparts, counterparts
 from slt_jax.spectroscopy.critical import CriticalPoint, critical_points, over_temperatures
 from slt_jax.spectroscopy.cusps import Cusp, cusps
 from slt_jax.spectroscopy.directions import (
@@ -32,23 +36,29 @@ from slt_jax.spectroscopy.dynamics import (
     even_in_log,
     random_walk_shares,
 )
+from slt_jax.spectroscopy.events import Events, Series, events_of_curve, events_of_series
 from slt_jax.spectroscopy.flow_probe import flow_probe
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.locality import Locality, locality
+from slt_jax.spectroscopy.loss_changes import loss_changes
+from slt_jax.spectroscopy.naming import PhaseName, name_phases
 from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
 from slt_jax.spectroscopy.observations import Observation, norms, observation, project_outputs
+from slt_jax.spectroscopy.pairing import Pair, SourceAlignment
 from slt_jax.spectroscopy.phases import ChangePoints, Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
+from slt_jax.spectroscopy.staircases import Staircase, measured_at, staircases
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.susceptibility_probe import susceptibility_probe
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
 from slt_jax.spectroscopy.units import units
 
 __all__ = [
+    "Acquisition",
     "Alignment",
     "Cell",
     "ChangePoints",
@@ -56,21 +66,30 @@ __all__ = [
     "CheckpointError",
     "CoefficientLocality",
     "Construction",
+    "Control",
+    "Counterparts",
     "CriticalPoint",
     "Cusp",
     "Directions",
     "EssentialDynamics",
+    "Events",
     "HalfWay",
     "History",
     "Interval",
     "Locality",
     "Measured",
     "Observation",
+    "OrderAgreement",
+    "Pair",
+    "PhaseName",
     "Phases",
     "Probe",
     "RankAgreement",
     "Recorder",
     "Recording",
+    "Series",
+    "SourceAlignment",
+    "Staircase",
     "Subject",
     "Subloss",
     "Transition",
@@ -85,12 +104,15 @@ __all__ = [
     "construct",
     "contact_probe",
     "content",
+    "counterparts",
     "critical_points",
     "cusps",
     "detect_phases",
     "dos_probe",
     "essential_dynamics",
     "even_in_log",
+    "events_of_curve",
+    "events_of_series",
     "fingerprint",
     "flow_probe",
     "half_way",
@@ -99,9 +121,13 @@ __all__ = [
     "largest_moves_seen",
     "llc_probe",
     "locality",
+    "loss_changes",
+    "measured_at",
     "more_checkpoints",
+    "name_phases",
     "norms",
     "observation",
+    "order_agreement",
     "over_temperatures",
     "own_transition",
     "project_outputs",
@@ -112,7 +138,12 @@ __all__ = [
     "recorder_of",
     "scan",
     "select_restrictions",
+    "shift_test",
+    "shuffled",
+    "staircases",
     "steps_between",
+    "stretch_of",
+    "surrogate",
     "susceptibility_probe",
     "transitions",
     "units",

@@ -1,78 +1,237 @@
-"""Sets the transitions of training beside the acquisition of concepts."""
+"""Sets the transitions of losses and readings beside the acquisition of concepts, and tests it against chance."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from slt_jax.spectroscopy.acquisition import Acquisition, acquisition, check_level
+from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, stretch_of
+from slt_jax.spectroscopy.controls import Control, random_probe, shuffled_concepts
+from slt_jax.spectroscopy.events import (
+    Events,
+    Series,
+    check_curve,
+    check_series,
+    events_of_curve,
+    events_of_series,
+    main_event,
+)
+from slt_jax.spectroscopy.pairing import Pair, Place, SourceAlignment, p_values, pairs_of, places_of, sources_of
 from slt_jax.spectroscopy.phases import Phases
 from slt_jax.spectroscopy.recorder import History
 
-
-class Acquisition(NamedTuple):
-    """When a concept was learned.
-
-    Attributes:
-      concept: Its name.
-      step: The first recorded step from which it stays above half, or ``None``.
-      status: ``"acquired"``, ``"not acquired"`` or ``"before the first record"``.
-      phase: The phase it belongs to, counted from 1; 0 is the initial state; ``None`` where there is no step.
-      lag: Natural logarithm of its step over that of the nearest transition: negative when the concept leads; ``None``
-        without a step or a transition.
-    """
-
-    concept: str
-    step: int | None
-    status: str
-    phase: int | None
-    lag: float | None
+#: Draws of each negative control.
+CONTROLS = 20
+#: False-discovery rate over all pairs.
+RATE = 0.05
 
 
 class Alignment(NamedTuple):
-    """All concepts, in the order in which they were acquired; those never acquired come last."""
+    """All concepts, in the order in which they were acquired; those never acquired come last.
+
+    Attributes:
+      acquisitions: One for each concept.
+      pairs: Every source with every concept, also those that cannot be tested.
+      sources: Every loss and every reading.
+      orders: Agreement of orders, where two are known.
+      controls: What the same tests find where there is nothing to find.
+      stretch: Steps between which events are taken to be possible, or ``None``.
+      rate: The false-discovery rate that was controlled.
+    """
 
     acquisitions: list[Acquisition]
+    pairs: Sequence[Pair] = ()
+    sources: Sequence[SourceAlignment] = ()
+    orders: Sequence[OrderAgreement] = ()
+    controls: Sequence[Control] = ()
+    stretch: tuple[float, float] | None = None
+    rate: float = RATE
 
     @property
     def order(self) -> list[str]:
         """Names of the acquired concepts, first to last."""
         return [row.concept for row in self.acquisitions if row.status == "acquired"]
 
+    @property
+    def found(self) -> list[Pair]:
+        """Pairs that are nearer than chance explains, at the false-discovery rate."""
+        return [pair for pair in self.pairs if pair.q <= self.rate]
 
-def align(history: History, phases: Phases, *, level: float = 0.5) -> Alignment:
-    """When each concept was acquired, and in which phase.
 
-    A concept is acquired at the first recorded step from which its value stays at or above ``level``.
+def align(
+    history: History,
+    phases: Phases,
+    *,
+    level: float = 0.5,
+    readings: Mapping[str, Series] | None = None,
+    expected_order: Sequence[Sequence[str]] = (),
+    belongs: Mapping[str, str] | None = None,
+    between: tuple[float, float] | None = None,
+    rate: float = RATE,
+    method: str = "bh",
+    controls: int = CONTROLS,
+    seed: int = 0,
+) -> Alignment:
+    """When each concept was acquired, and whether that is nearer to transitions than chance explains.
+
+    A concept is acquired at the first recorded step from which its value stays at or above ``level``; where it crossed
+    is read off between that record and the one before. Its distance to the nearest transition of a source, in log
+    step, is compared with the distances of all its shifts within the stretch of steps in which anything happened (see
+    ``shift_test`` and ``stretch_of``). The p-values of all pairs of a source and a concept are adjusted together.
 
     Args:
       history: With at least one concept for a non-empty result.
       phases: From ``detect_phases`` on the same history.
       level: The value that counts as acquired, concepts being 0 before and about 1 after.
+      readings: Readings by name, beside the losses of the history.
+      expected_order: Groups of concepts in the order in which theory expects them.
+      belongs: For a concept, the source whose transition should be its own; default the source of the same name. The
+        orders of the two are compared.
+      between: Steps between which transitions were possible; default from ``stretch_of``. A wider stretch makes
+        p-values smaller: it is a claim that events could have been there.
+      rate: The false-discovery rate.
+      method: ``"bh"``, Benjamini and Hochberg, or ``"by"``, Benjamini and Yekutieli: valid whatever the dependence, and
+        with m pairs weaker by ``1 + 1/2 + ... + 1/m``. Pairs that share a concept or a source depend on one another
+        mostly positively, where the first is valid too; it held the rate in all simulations (README).
+      controls: Draws of each negative control, at least 1.
+      seed: Of the controls, and of orders at random.
 
     Returns:
-      The alignment. A concept that is never acquired, or was there from the start, is kept and says so.
+      The alignment. A concept that is never acquired, or was there from the start, is kept and says so; its place in
+      an order counts where it is known.
 
     Raises:
-      ValueError: a concept has a value that is not finite.
+      ValueError: a concept with a value that is not finite, fewer than 20 recorded steps, steps that do not increase,
+        a level outside the values, readings of steps outside the history, names that are not there, or a setting out
+        of range.
 
-    Not to be believed as evidence by itself: a lag is a distance, not yet a test against chance.
+    Not to be believed as a cause: what is learned together may have nothing to do with one another. Where everything
+    happened at once there is no test at all.
+
+    Source: Benjamini & Hochberg 1995, J. R. Stat. Soc. B 57; Benjamini & Yekutieli 2001, Ann. Statist. 29.
     """
-    rows = [_acquisition(name, values, history.steps, phases, level) for name, values in history.concepts.items()]
-    return Alignment(sorted(rows, key=lambda row: (row.step is None, row.step or 0, row.concept)))
+    readings = {} if readings is None else readings
+    _check(history, readings, between, rate, method, controls)
+    for kind, table in (("loss", history.losses), ("concept", history.concepts)):
+        for name, curve in table.items():
+            check_curve(f"{kind} {name!r}", history.steps, curve)
+    check_level(level, history.concepts)
+    rows = [acquisition(name, values, history.steps, phases, level) for name, values in history.concepts.items()]
+    rows.sort(key=lambda row: (row.step is None, row.step or 0, row.concept))
+    if not rows:
+        return Alignment([], rate=rate)
+    places = places_of(history, rows, level)
+    sources = {
+        **{name: events_of_curve(f"loss {name!r}", history.steps, curve) for name, curve in history.losses.items()},
+        **{name: events_of_series(name, series) for name, series in readings.items()},
+    }
+    _check_belongs(belongs, history.concepts, sources)
+    stretch = _stretch(history, sources, places, between)
+    tests = p_values(sources, places, stretch, method)
+    pairs = pairs_of(sources, rows, places, tests)
+    return Alignment(
+        acquisitions=rows,
+        pairs=pairs,
+        sources=sources_of(sources, pairs, readings, tests),
+        orders=_orders(rows, sources, readings, expected_order, belongs, seed),
+        controls=[]
+        if stretch is None
+        else [
+            random_probe(history, readings, places, stretch, rate, method, controls, seed),
+            shuffled_concepts(history, rows, phases, sources, level, stretch, rate, method, controls, seed),
+        ],
+        stretch=None if stretch is None else (float(np.exp(stretch[0])), float(np.exp(stretch[1]))),
+        rate=rate,
+    )
 
 
-def _acquisition(name: str, values: np.ndarray, steps: np.ndarray, phases: Phases, level: float) -> Acquisition:
-    if not np.isfinite(values).all():
-        raise ValueError(f"history: concept {name!r} is not finite at step {steps[~np.isfinite(values)][0]}.")
-    below = np.flatnonzero(values < level)
-    if not below.size:
-        return Acquisition(name, None, "before the first record", None, None)
-    if below[-1] == len(values) - 1:
-        return Acquisition(name, None, "not acquired", None, None)
-    step = int(steps[below[-1] + 1])
-    if not len(phases.transitions):
-        return Acquisition(name, step, "acquired", 0, None)
-    lags = np.log(max(step, 1)) - np.log(np.maximum(phases.transitions, 1))
-    nearest = int(np.abs(lags).argmin())
-    # within a transition the concept belongs to the phase that the transition begins
-    begun = int((phases.begins <= step).sum())
-    return Acquisition(name, step, "acquired", begun, float(lags[nearest]))
+def _stretch(
+    history: History,
+    sources: Mapping[str, Events],
+    places: Mapping[str, Place],
+    between: tuple[float, float] | None,
+) -> tuple[float, float] | None:
+    """Logarithms of the steps between which events are possible."""
+    if between is not None:
+        return float(np.log(max(between[0], 1.0))), float(np.log(between[1]))
+    recorded = np.log(np.maximum(history.steps[[0, -1]], 1.0))
+    happened = [
+        *(place.log_step for place in places.values()),
+        *np.log(np.concatenate([e.steps for e in sources.values()])),
+    ]
+    return stretch_of(happened, float(recorded[0]), float(recorded[1]))
+
+
+def _orders(
+    rows: Sequence[Acquisition],
+    sources: Mapping[str, Events],
+    readings: Mapping[str, Series],
+    expected_order: Sequence[Sequence[str]],
+    belongs: Mapping[str, str] | None,
+    seed: int,
+) -> list[OrderAgreement]:
+    """Every two orders of the same things that are known apart from one another."""
+    acquired = {row.concept: row.between for row in rows}
+    found = []
+    if expected_order:
+        expected = {name: (rank, rank) for rank, group in enumerate(map(list, expected_order)) for name in group}
+        found.append(order_agreement("acquisition and theory", acquired, expected, seed=seed))
+    own = belongs if belongs is not None else {name: name for name in acquired if name in sources}
+    if own:
+        main = {name: time for name, source in own.items() if (time := main_event(sources[source])) is not None}
+        theirs = {name: acquired[name] for name in own}
+        found.append(order_agreement("acquisition and the concept's own source", theirs, main, seed=seed))
+    losses = {
+        name: time for name in sources if name not in readings and (time := main_event(sources[name])) is not None
+    }
+    for probe in dict.fromkeys(name.partition(", ")[0] for name in readings):
+        # the readings of the parts of the loss in the whole network are named by them
+        read = {
+            name: time
+            for name in losses
+            if (events := sources.get(f"{probe}, {name}")) is not None and (time := main_event(events)) is not None
+        }
+        if len(read) > 1:
+            shared = {name: losses[name] for name in read}
+            found.append(order_agreement(f"{probe} and loss, by subloss", read, shared, seed=seed))
+    return found
+
+
+def _check_belongs(
+    belongs: Mapping[str, str] | None, concepts: Mapping[str, object], sources: Mapping[str, object]
+) -> None:
+    for concept, source in (belongs or {}).items():
+        if concept not in concepts:
+            raise ValueError(f"belongs: got the concept {concept!r}; the history has {sorted(concepts)}.")
+        if source not in sources:
+            raise ValueError(f"belongs: got the source {source!r}; there are {sorted(sources)}.")
+
+
+def _check(
+    history: History,
+    readings: Mapping[str, Series],
+    between: tuple[float, float] | None,
+    rate: float,
+    method: str,
+    controls: int,
+) -> None:
+    taken = [name for name in readings if name in history.losses]
+    if taken:
+        raise ValueError(f"readings: {taken[0]!r} is the name of a loss too; give it another.")
+    last = history.steps[-1] if len(history.steps) else -1
+    for name, series in readings.items():
+        check_series(name, series)
+        if series.steps[-1] > last:
+            raise ValueError(
+                f"readings: {name!r} goes to step {series.steps[-1]}, beyond the history's last, {last}; record "
+                "losses and concepts that far, or leave these readings out."
+            )
+    if between is not None and not 0 <= between[0] < between[1] < np.inf:
+        raise ValueError(f"between: got {between}; pass two steps, the first below the second.")
+    if not 0 < rate < 1:
+        raise ValueError(f"rate: got {rate}; a false-discovery rate lies between 0 and 1.")
+    if method not in ("bh", "by"):
+        raise ValueError(f"method: got {method!r}; choose 'bh' or 'by'.")
+    if not controls >= 1:
+        raise ValueError(f"controls: got {controls}; they are always run, at least once.")

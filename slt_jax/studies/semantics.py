@@ -70,6 +70,7 @@ def study() -> Study:
         sublosses=("all", "level 0", "level 1", "level 2", "level 3"),
         budget=13,
         exact=exact,
+        complete=True,
         expected_order=_expected_order(facts),
     )
 

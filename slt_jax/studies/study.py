@@ -40,6 +40,7 @@ class Study(NamedTuple):
       exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
         exact is known; ``None`` instead of a function where nothing ever is.
       expected_order: Groups of concepts in the order in which theory says they are learned, or ``()``.
+      complete: Whether the data are all that there is, so that losses have no sampling error.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Study(NamedTuple):
     whole_probes: Mapping[str, Probe] = {}
     rankings: tuple[tuple[str, str], ...] = ()
     more: int = 0
+    complete: bool = False
 
 
 def train(

@@ -84,6 +84,7 @@ def study() -> Study:
         restrictions=("full", "weights"),
         budget=7,
         exact=exact,
+        complete=True,
         expected_order=(("feature 0", "feature 1"), ("feature 2", "feature 3", "half of the features", "plane in use")),
     )
 

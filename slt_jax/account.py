@@ -40,12 +40,26 @@ def write_account(
     history, phases = phases_of(history)
     if history is not None and phases is not None:
         alignment = align(history, phases)
-        construction = construct(history, phases, alignment, _whole_readings(cells))
+        construction = construct(history, phases, alignment, _whole_readings(cells), **_found(out, phases))
         study["phases"] = _phases_json(phases)
         study["alignment"] = [row._asdict() for row in alignment.acquisitions]
         study["construction"] = construction.to_json()
         study["construction_text"] = construction.describe()
+        study["relations"] = construction.to_graph()["relations"]
+        study["untested"] = list(construction.untested)
+        storage.write_construction(out, construction)
     storage.write_study(out, study)
+
+
+def _found(out: Path, phases: Phases) -> dict[str, Any]:
+    """What a folder says of where these phases live and how they are related, for ``construct``."""
+    located, related = storage.read_transitions(out), storage.read_relations(out)
+    found: dict[str, Any] = {}
+    if located is not None and [one.step for one in located] == phases.transitions.tolist():
+        found["located"] = located
+    if related is not None and len(phases.transitions):
+        found |= related._asdict()
+    return found
 
 
 def phases_of(history: History | None) -> tuple[History | None, Phases | None]:

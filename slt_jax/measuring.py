@@ -9,7 +9,8 @@ import jax
 from slt_jax import storage
 from slt_jax.account import phases_of, write_account
 from slt_jax.report import write_report
-from slt_jax.spectroscopy import Cell, Checkpoint, History, Probe, Subject, scan, transitions
+from slt_jax.spectroscopy import Cell, Checkpoint, History, Probe, Subject, relations, scan, transitions
+from slt_jax.spectroscopy.relations import relations_mark
 from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.truths.truth import Truth
 
@@ -92,6 +93,7 @@ def measure_and_report(
         if cells:
             storage.write_readings(out, cells, exact, dims)
     _locate(key, subject, checkpoints, out, reporter, history)
+    _relate(subject, checkpoints, out, reporter, history)
     reporter("Reporting", 0, 1)
     write_account(out, history, cells, exact, extra)
     report = write_report(out)
@@ -119,6 +121,20 @@ def _locate(
         found.append(transition)
         reporter("Locating", len(found), len(phases.transitions), f"transition at step {transition.step}")
     storage.write_transitions(out, found, mark)
+
+
+def _relate(
+    subject: Subject, checkpoints: Sequence[Checkpoint], out: Path, reporter: Reporter, history: History | None
+) -> None:
+    """Which phases refine, or were built on, which, unless the folder says so already."""
+    phases = phases_of(history)[1]
+    if phases is None or not len(phases.transitions):
+        return
+    mark = relations_mark(subject, phases, checkpoints)
+    if storage.read_relations(out, mark) is None:
+        reporter("Relating", 0, 1)
+        storage.write_relations(out, relations(subject, phases, checkpoints), mark)
+        reporter("Relating", 1, 1)
 
 
 def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:

@@ -13,7 +13,7 @@ from slt_jax.spectroscopy.agreement import (
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
-from slt_jax.spectroscopy.construct import Construction, construct
+from slt_jax.spectroscopy.construct import Construction, construct, construction_schema
 from slt_jax.spectroscopy.contact_probe import contact_probe
 from slt_jax.spectroscopy.directions import (
     Directions,
@@ -25,6 +25,8 @@ from slt_jax.spectroscopy.directions import (
 )
 from slt_jax.spectroscopy.dos_probe import dos_probe
 from slt_jax.spectroscopy.flow_probe import flow_probe
+from slt_jax.spectroscopy.grafting import Grafts, assembled, grafts
+from slt_jax.spectroscopy.graph import Relation
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.locality import Locality, locality
@@ -32,6 +34,8 @@ from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
 from slt_jax.spectroscopy.phases import Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
+from slt_jax.spectroscopy.refinement import Refinements, refinements
+from slt_jax.spectroscopy.relations import Relations, relations, states_at_plateaus
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
@@ -47,6 +51,7 @@ __all__ = [
     "CoefficientLocality",
     "Construction",
     "Directions",
+    "Grafts",
     "HalfWay",
     "History",
     "Interval",
@@ -56,24 +61,30 @@ __all__ = [
     "RankAgreement",
     "Recorder",
     "Recording",
+    "Refinements",
+    "Relation",
+    "Relations",
     "Subject",
     "Subloss",
     "Transition",
     "align",
     "along",
     "as_subject",
+    "assembled",
     "by_scores",
     "check_scan",
     "check_together",
     "choose_checkpoints",
     "coefficient_locality",
     "construct",
+    "construction_schema",
     "contact_probe",
     "content",
     "detect_phases",
     "dos_probe",
     "fingerprint",
     "flow_probe",
+    "grafts",
     "half_way",
     "hessian_probe",
     "largest_moves",
@@ -85,8 +96,11 @@ __all__ = [
     "random_subspace",
     "rank_agreement",
     "recorder_of",
+    "refinements",
+    "relations",
     "scan",
     "select_restrictions",
+    "states_at_plateaus",
     "steps_between",
     "susceptibility_probe",
     "transitions",

@@ -43,6 +43,8 @@ class Subject(NamedTuple):
       concepts: ``concept(params) -> ()``: independent probes of what was learned, by name; 0 before, about 1 after.
       restrictions: Free directions to measure in, by name; the whole network is always there as ``"full"``.
       relabel: As in ``Subloss``, for the whole loss.
+      answers: ``answers(params) -> (items, outputs)``: what the network says of a fixed list of items (examples,
+        classes, prompts; some tens to hundreds), by which it is told which distinction splits which; or ``None``.
     """
 
     problem: Problem
@@ -50,6 +52,7 @@ class Subject(NamedTuple):
     concepts: Mapping[str, Callable[[PyTree], Array]] = {}
     restrictions: Mapping[str, Restriction] = {}
     relabel: Callable[[PyTree, PyTree], PyTree | Problem] | None = None
+    answers: Callable[[PyTree], Array] | None = None
 
 
 def as_subject(value: object) -> Subject:
@@ -119,6 +122,10 @@ def check_subject(subject: Subject) -> None:
         shape = jax.eval_shape(concept, subject.problem.params).shape
         if shape != ():
             raise ValueError(f"concept {name!r}: returned shape {shape}; a concept is one number, shape ().")
+    if subject.answers is not None:
+        shape = jax.eval_shape(subject.answers, subject.problem.params).shape
+        if len(shape) != 2:
+            raise ValueError(f"answers: returned shape {shape}; pass a function that returns (items, outputs).")
     for name, free in subject.restrictions.items():
         try:
             restrictions.check(free, subject.problem.params)

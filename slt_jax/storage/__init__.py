@@ -14,6 +14,7 @@ from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
 from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
+from slt_jax.storage.relations import read_relations, write_construction, write_relations
 
 __all__ = [
     "PREFIX",
@@ -32,14 +33,17 @@ __all__ = [
     "read_history",
     "read_losses",
     "read_readings",
+    "read_relations",
     "read_study",
     "read_transitions",
     "readings_tree",
     "save_checkpoints",
     "trace_dataset",
+    "write_construction",
     "write_history",
     "write_losses",
     "write_readings",
+    "write_relations",
     "write_study",
     "write_transitions",
 ]

@@ -1,6 +1,7 @@
 """Pictures of a study, as SVG text: training, readings, chains, many temperatures, and where transitions live."""
 
 from slt_jax.plots.architecture import HeadMap, head_maps
+from slt_jax.plots.constructions import GraphNode, construction_graph
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
 from slt_jax.plots.localities import ShareCurve, SharePanel, shares
@@ -16,6 +17,7 @@ __all__ = [
     "ChainTrace",
     "ExactMark",
     "FlowLine",
+    "GraphNode",
     "HeadMap",
     "MachineRun",
     "OddsLine",
@@ -26,6 +28,7 @@ __all__ = [
     "StepAxis",
     "chain_traces",
     "colors",
+    "construction_graph",
     "flow_curves",
     "head_maps",
     "kept_lines",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from slt_jax import storage
+from slt_jax.report import constructions, development, localities, spectroscope, verdicts
 from slt_jax.report import content as contents
-from slt_jax.report import development, localities, spectroscope, verdicts
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, element, joined, section, table
 from slt_jax.report.page import page
@@ -25,8 +25,10 @@ _TOLD = (
     "identity",
     "phases",
     "rankings",
+    "relations",
     "summary",
     "title",
+    "untested",
     "versions",
 )
 
@@ -64,7 +66,7 @@ def _document(content: Content) -> str:
         ("training", "Training", development.training(content)),
         ("spectroscope", "The spectroscope", spectroscope.spectroscope(content)),
         ("learned", "What was learned when", development.learned(content)),
-        ("construction", "Construction", development.construction(content)),
+        ("construction", "Construction", constructions.construction(content)),
         ("localities", "Where each phase lives", localities.localities(content)),
         ("chains", "The chains behind the readings", spectroscope.traces(content)),
         ("readings", "All readings", verdicts.readings(content)),

@@ -93,7 +93,8 @@ class Construction(NamedTuple):
 
     def to_dot(self) -> str:
         """The graph in the language of Graphviz, without the initial state: ``dot -Tsvg`` draws it."""
-        return graph.dot({record.phase: label(record) for record in self.phases[1:]}, self.edges)
+        lines = {record.phase: graph.lines(record._asdict()) for record in self.phases[1:]}
+        return graph.dot(lines, self.edges)
 
     def describe(self) -> str:
         """One sentence per phase."""
@@ -174,32 +175,6 @@ def construct(
     reasons = () if grafted is None else enumerate(grafted.reasons, start=1)
     left_out = [*untested, *(f"phase {phase}, was built on: {reason}" for phase, reason in reasons if reason)]
     return Construction(records, graph.relations_of(refined, grafted), tuple(left_out))
-
-
-def label(record: PhaseRecord) -> list[str]:
-    """What stands in the node of a phase, a line each: its number and step, what it brought, and the change of λ̂."""
-    concepts = record.concepts[:2] + ([f"and {len(record.concepts) - 2} more"] if len(record.concepts) > 2 else [])
-    brought = concepts or ([record.kind] if record.kind != graph.UNKNOWN else [])
-    change = record.reading_change
-    last = [] if change is None else [f"Δλ̂ {change[0]:+.2f} ± {change[1]:.2f}"]
-    return [f"Phase {record.phase} · step {record.transition}", *brought, *last]
-
-
-def _step_between(readings: Mapping[int, tuple[float, float]], plateau: int, start: float, stop: float) -> int | None:
-    """The step nearest the plateau, in log step, of a finite reading from ``start`` up to ``stop``."""
-    inside = [step for step in readings if start <= step < stop and np.isfinite(readings[step][0])]
-    return min(inside, key=lambda step: abs(np.log1p(step) - np.log1p(plateau)), default=None)
-
-
-def _changes(history: History, before: int, after: int) -> dict[str, float]:
-    first, last = np.searchsorted(history.steps, [before, after])
-    return {name: float(curve[last] - curve[first]) for name, curve in history.losses.items()}
-
-
-def _difference(before: tuple[float, float] | None, after: tuple[float, float] | None) -> tuple[float, float] | None:
-    if before is None or after is None:
-        return None
-    return after[0] - before[0], float(np.hypot(before[1], after[1]))
 
 
 def _place(transition: Transition) -> Place | None:

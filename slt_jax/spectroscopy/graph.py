@@ -19,6 +19,9 @@ INITIAL, FORMATION, REFINEMENT, DECOMPOSITION, UNKNOWN = (
     "unknown",
 )
 
+#: Concepts that are named in a node.
+_MOST_CONCEPTS = 2
+
 
 class Relation(NamedTuple):
     """One pair of phases that was tested, of one kind.
@@ -120,6 +123,20 @@ def layers(count: int, edges: Sequence[Relation]) -> list[int]:
     for phase in range(1, count + 1):
         depth[phase] = max((depth[edge.earlier] + 1 for edge in edges if edge.later == phase), default=0)
     return depth[1:]
+
+
+def lines(record: Mapping[str, Any]) -> list[str]:
+    """What stands in the node of a phase, a line each: its number and step, what it brought, and the change of λ̂.
+
+    >>> lines({"phase": 2, "transition": 90, "concepts": ["a", "b", "c", "d"], "reading_change": (-1.0, 0.2)})
+    ['Phase 2 · step 90', 'a', 'b', 'and 2 more', 'Δλ̂ −1.00 ± 0.20']
+    """
+    step, concepts = record.get("transition"), [str(name) for name in record.get("concepts") or ()]
+    if len(concepts) > _MOST_CONCEPTS:
+        concepts = [*concepts[:_MOST_CONCEPTS], f"and {len(concepts) - _MOST_CONCEPTS} more"]
+    change = record.get("reading_change")
+    last = [] if change is None else [f"Δλ̂ {change[0]:+.2f} ± {change[1]:.2f}".replace("-", "−")]
+    return [f"Phase {record['phase']}" + ("" if step is None else f" · step {step}"), *concepts, *last]
 
 
 def dot(labels: Mapping[int, Sequence[str]], edges: Sequence[Relation]) -> str:

@@ -92,6 +92,30 @@ def hierarchy(depth: int = 3, strengths: Sequence[float] | None = None) -> Hiera
     )
 
 
+def strengths_apart(depth: int, *, ratio: float = 1.35, seed: int = 0) -> list[float]:
+    """Strengths of which no two are equal, for ``hierarchy``: powers of a ratio, a split weaker than that above it.
+
+    Args:
+      depth: Of the tree.
+      ratio: Of each strength over the next, above 1; the last is 1.
+      seed: Of the order, drawn among those in which no split comes before that above it.
+
+    >>> [round(strength, 2) for strength in strengths_apart(2, ratio=2)]
+    [8.0, 4.0, 2.0, 1.0]
+    """
+    random, count = np.random.default_rng(seed), 2**depth
+    ready, order = [0], []
+    while ready:
+        split = ready.pop(int(random.integers(len(ready))))
+        order.append(split)
+        # as in a heap; what all items share stands above the first split alone
+        below = [1] if split == 0 else [2 * split, 2 * split + 1]
+        ready += [one for one in below if one < count]
+    strengths = np.empty(count)
+    strengths[order] = float(ratio) ** np.arange(count)[::-1]
+    return strengths.tolist()
+
+
 def _names(depth: int) -> list[str]:
     """What all share, and then each split, level by level."""
     if depth == int(math.log2(len(ITEMS))):

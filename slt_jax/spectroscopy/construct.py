@@ -177,6 +177,23 @@ def construct(
     return Construction(records, graph.relations_of(refined, grafted), tuple(left_out))
 
 
+def _step_between(readings: Mapping[int, tuple[float, float]], plateau: int, start: float, stop: float) -> int | None:
+    """The step nearest the plateau, in log step, of a finite reading from ``start`` up to ``stop``."""
+    inside = [step for step in readings if start <= step < stop and np.isfinite(readings[step][0])]
+    return min(inside, key=lambda step: abs(np.log1p(step) - np.log1p(plateau)), default=None)
+
+
+def _changes(history: History, before: int, after: int) -> dict[str, float]:
+    first, last = np.searchsorted(history.steps, [before, after])
+    return {name: float(curve[last] - curve[first]) for name, curve in history.losses.items()}
+
+
+def _difference(before: tuple[float, float] | None, after: tuple[float, float] | None) -> tuple[float, float] | None:
+    if before is None or after is None:
+        return None
+    return after[0] - before[0], float(np.hypot(before[1], after[1]))
+
+
 def _place(transition: Transition) -> Place | None:
     """The kind with the fewest directions, for the loss that gained most; the change itself, in two steps, is none."""
     found = transition.locality

@@ -100,8 +100,8 @@ def strengths_apart(depth: int, *, ratio: float = 1.35, seed: int = 0) -> list[f
       ratio: Of each strength over the next, above 1; the last is 1.
       seed: Of the order, drawn among those in which no split comes before that above it.
 
-    >>> [round(strength, 2) for strength in strengths_apart(2, ratio=2)]
-    [8.0, 4.0, 2.0, 1.0]
+    >>> strengths_apart(2, ratio=2)  # the second of the two splits is learned first
+    [8.0, 4.0, 1.0, 2.0]
     """
     random, count = np.random.default_rng(seed), 2**depth
     ready, order = [0], []

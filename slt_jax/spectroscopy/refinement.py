@@ -17,6 +17,8 @@ _TOGETHER = 0.3
 _PART = 0.05
 #: An earlier phase touched the items where its energy on them is at least this share of its mean over all.
 _PRESENT = 0.1
+#: Singular values below this share of the largest are 0.
+_DEPENDENT = 1e-9
 #: Share of a change's energy that its leading modes must hold to be all of it.
 _ALL = 0.95
 
@@ -88,12 +90,12 @@ def refinements(
     stack = _check(changes, shuffles, level)
     there = [phase for phase, change in enumerate(changes) if change is not None]
     later = np.tril(np.ones((len(there),) * 2, bool), -1)
-    scores, per_part = _scores(stack)
-    random = np.random.default_rng(seed)
     total, ranks = stack.sum(axis=0), [_rank(change) for change in stack]
+    scores, per_part = _scores(stack, ranks)
+    random = np.random.default_rng(seed)
     reached = np.zeros(later.shape, int)
     for _ in range(shuffles):
-        reached += _scores(_modes(random.permuted(total, axis=0), ranks))[0] >= scores - 1e-9
+        reached += _scores(_modes(random.permuted(total, axis=0), ranks), ranks)[0] >= scores - 1e-9
     p_values = np.where(later, (1 + reached) / (1 + shuffles), np.nan)
     adjusted = np.full_like(p_values, np.nan)
     adjusted[later] = false_discoveries(p_values[later])
@@ -139,30 +141,31 @@ def direct(found: np.ndarray) -> np.ndarray:
     return found & ~((reach[:, :, None] & reach[None]).any(axis=1))
 
 
-def _scores(changes: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _scores(changes: np.ndarray, ranks: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Scores of all pairs, shape ``(K, K)``, and of each phase those of its parts, shape ``(parts, K)``."""
     energies = np.sum(changes**2, axis=2)
     mean = energies.mean(axis=1)
     scores, per_part = np.zeros((len(changes),) * 2), []
     for row, change in enumerate(changes):
-        parts = _parts(change, energies[row])
-        touched = np.array([np.where(part, energies[row], 0.0) for part in parts])
-        weights = touched / touched.sum(axis=1, keepdims=True)
+        touched = energies[row] >= _TOUCHED * energies[row].max()
+        # one mode changes all of its items along one direction
+        parts = touched[None] if ranks[row] == 1 else _parts(change, energies[row], touched)
+        energy = parts * energies[row]
+        weights = energy / energy.sum(axis=1, keepdims=True)
         seen = weights @ energies.T
-        alike = np.sum(np.einsum("qx,kxo->qko", weights, changes) ** 2, axis=2) / np.maximum(seen, 1e-300)
+        alike = np.sum(np.tensordot(weights, changes, (1, 1)) ** 2, axis=2) / np.maximum(seen, 1e-300)
         moved = np.sum((parts.astype(float) @ change) ** 2, axis=1)
-        splits = 1 - moved * np.sum(weights**2, axis=1) / touched.sum(axis=1)
+        splits = 1 - moved * np.sum(weights**2, axis=1) / energy.sum(axis=1)
         here = np.where(seen >= _PRESENT * mean[None], alike * np.clip(splits, 0, 1)[:, None], 0.0)
         per_part.append(here)
         scores[row] = here.max(axis=0)
     return scores, per_part
 
 
-def _parts(change: np.ndarray, energy: np.ndarray) -> np.ndarray:
+def _parts(change: np.ndarray, energy: np.ndarray, touched: np.ndarray) -> np.ndarray:
     """Sets of items that a phase changes along common directions, as masks, shape ``(parts, items)``."""
     from scipy.sparse.csgraph import connected_components
 
-    touched = energy >= _TOUCHED * energy.max()
     size = np.sqrt(np.where(touched, energy, 1.0))
     together = (np.abs(change @ change.T) >= _TOGETHER * size[:, None] * size[None]) & touched[:, None] & touched[None]
     _, labels = connected_components(together, directed=False)
@@ -179,10 +182,9 @@ def _rank(change: np.ndarray) -> int:
 def _modes(total: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
     """The singular modes of a change, the strongest first, dealt to phases by their ranks, ``(K, items, outputs)``."""
     left, sizes, right = np.linalg.svd(total, full_matrices=False)
+    there = int(np.sum(sizes > _DEPENDENT * sizes[0]))
     # more modes than there are: the last phases share the weakest
-    begins = [
-        min(int(begin), max(len(sizes) - rank, 0)) for begin, rank in zip(np.cumsum([0, *ranks]), ranks, strict=False)
-    ]
+    begins = [min(int(begin), max(there - rank, 0)) for begin, rank in zip(np.cumsum([0, *ranks]), ranks, strict=False)]
     return np.array(
         [
             (left[:, begin : begin + rank] * sizes[begin : begin + rank]) @ right[begin : begin + rank]

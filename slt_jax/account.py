@@ -47,6 +47,7 @@ def write_account(
         study["construction_text"] = construction.describe()
         study["relations"] = construction.to_graph()["relations"]
         study["untested"] = list(construction.untested)
+        study["parts"] = {name: construction.to_graph()[name] for name in ("parts", "part_relations")}
         storage.write_construction(out, construction)
     storage.write_study(out, study)
 

@@ -294,6 +294,21 @@ def test_what_cannot_be_related_says_why(trained):
     assert len(none.untested) == 2
 
 
+def test_parts_of_a_network_are_put_together_in_the_order_of_its_stages(planted):
+    subject, states = planted[False]
+    stages = {f"{name} block": paths(states[0], f"{name}/*") for name in ("first", "second")}
+    points = [Checkpoint(at, lambda state=state: state) for at, state in ((0, states[0]), (900, states[2]))]
+    history, phases, *_ = two_kinds()
+    found = relations(subject._replace(stages=stages), phases, points)
+    assert found.parts == ("first block", "second block")
+    assert bool(found.assembled.found[1, 0])
+    built = construct(history, phases, Alignment([]), {}, **found._asdict())
+    assert "second block was built on first block: Of the gain of second block" in built.describe()
+    jsonschema.validate(json.loads(json.dumps(built.to_graph(), allow_nan=False)), construction_schema())
+    with pytest.raises(ValueError, match="parts: got 1 names for 2 parts"):
+        construct(history, phases, Alignment([]), {}, **found._replace(parts=("one",))._asdict())
+
+
 def test_answers_of_another_shape_are_refused(trained):
     subject = trained[1].subject._replace(answers=lambda params: params[0][0])
     with pytest.raises(ValueError, match=r"answers: returned shape \(4,\)"):
@@ -426,9 +441,12 @@ def test_a_report_leads_from_every_node_to_its_evidence(tmp_path):
     history, _, refined, grafted = two_kinds()
     storage.claim(tmp_path, {"study": "made by hand", "seed": 7})
     storage.write_history(tmp_path, history)
-    storage.write_relations(tmp_path, Relations(refined, grafted, ("refines: a reason",)))
+    found = Relations(refined, grafted, ("refines: a reason",), ("<one>", "two", "three"), grafted)
+    storage.write_relations(tmp_path, found)
     write_account(tmp_path, history, [], {}, {})
     page = write_report(tmp_path).read_text()
+    assert page.count("&lt;one&gt;") >= 2
+    assert page.count('<a href="#parts">') == 3
     targets = re.findall(r'<a href="#(phase-\d)">', page)
     assert targets == ["phase-1", "phase-2", "phase-3"]
     for target in targets:

@@ -72,7 +72,7 @@ def construction_graph(nodes: Sequence[GraphNode], edges: Sequence[Relation]) ->
         f'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L8 4L0 8z" fill="{color}"/></marker>'
         for kind, (color, _, _) in _EDGES.items()
     )
-    said = f"Graph of {len(nodes)} phases: {sum(edge.kind == REFINES for edge in edges)} edges that refine, " + (
+    said = f"Graph of {len(nodes)} nodes: {sum(edge.kind == REFINES for edge in edges)} edges that refine, " + (
         f"{sum(edge.kind == BUILT_ON for edge in edges)} that were built on"
     )
     return (

@@ -26,6 +26,7 @@ def construction(content: Content) -> Html | None:
         _drawing(phases, edges),
         element("h3", "What each phase brought"),
         what_came,
+        *_parts(content),
         element("h3", "Evidence"),
         *(_untested(content)),
         *(_evidence(content, record, relations) for record in phases),
@@ -43,7 +44,8 @@ def _said(relations: Sequence[Relation], edges: Sequence[Relation]) -> str:
         told.append(
             f"{counted(found, 'phase')} {words} ({counted(tested, 'pair')} tested)" if tested else f"{kind}: not tested"
         )
-    return f"{'; '.join(told)}.".capitalize() + (
+    text = "; ".join(told)
+    return f"{text[:1].upper()}{text[1:]}." + (
         " The first is read off the network's answers; the second is shown by putting the change of one phase into the "
         "network without that of the other."
     )
@@ -59,6 +61,28 @@ def _drawing(phases: Sequence[Mapping[str, Any]], edges: Sequence[Relation]) -> 
         "What follows from two other arrows of a kind is not drawn. A click on a phase leads to its evidence."
     )
     return figure_of(Html(plots.construction_graph(nodes, edges)), caption)
+
+
+def _parts(content: Content) -> list[Html]:
+    """The same for parts of the network over all of training, where the study names them."""
+    found = content.study.get("parts") or {}
+    relations = [Relation(**row) for row in found.get("part_relations", ())]
+    if not relations:
+        return []
+    names = [str(name) for name in found["parts"]]
+    nodes = [plots.GraphNode(number, [name], UNKNOWN, "#parts") for number, name in enumerate(names, start=1)]
+    picture = Html(plots.construction_graph(nodes, [relation for relation in relations if relation.direct]))
+    said = (
+        "What changed over all of training, put into the first checkpoint part by part in the order in which parts "
+        "can read one another: an arrow where the gain of one does not survive without the other."
+    )
+    rows = [[names[relation.later - 1], names[relation.earlier - 1], *_verdict(relation)] for relation in relations]
+    header = ["part", "without", "", "evidence", "p", "p, adjusted"]
+    return [
+        element("h3", "What each part of the network was built on", id="parts"),
+        figure_of(picture, said),
+        table(header, rows, text=(0, 1, 2, 3)),
+    ]
 
 
 def _untested(content: Content) -> list[Html]:
@@ -93,14 +117,10 @@ def _evidence(content: Content, record: Mapping[str, Any], relations: Sequence[R
 
 
 def _table(relations: Sequence[Relation]) -> Html:
-    rows = [
-        [
-            f"{relation.kind} phase {relation.earlier}",
-            badge("✓ found", "good") if relation.found else badge("not found", "none"),
-            relation.evidence,
-            plain(relation.p_value, 2),
-            plain(relation.adjusted, 2),
-        ]
-        for relation in relations
-    ]
+    rows = [[f"{relation.kind} phase {relation.earlier}", *_verdict(relation)] for relation in relations]
     return table(["relation", "", "evidence", "p", "p, adjusted"], rows, text=(0, 1, 2))
+
+
+def _verdict(relation: Relation) -> list[object]:
+    mark = badge("✓ found", "good") if relation.found else badge("not found", "none")
+    return [mark, relation.evidence, plain(relation.p_value, 2), plain(relation.adjusted, 2)]

@@ -23,6 +23,7 @@ _TOLD = (
     "exact",
     "expected_order",
     "identity",
+    "parts",
     "phases",
     "rankings",
     "relations",

@@ -71,11 +71,15 @@ class Construction(NamedTuple):
       phases: The nodes, the initial state first.
       relations: Every pair that was tested, found or not.
       untested: Why relations were not tested, as ``"phase 3, was built on: ..."``.
+      parts: Names of parts of the network, in the order in which they can read one another.
+      part_relations: Which part was built on which over all of training; numbers are those of ``parts``, from 1.
     """
 
     phases: list[PhaseRecord]
     relations: tuple[Relation, ...] = ()
     untested: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    part_relations: tuple[Relation, ...] = ()
 
     @property
     def edges(self) -> tuple[Relation, ...]:
@@ -89,7 +93,8 @@ class Construction(NamedTuple):
     def to_graph(self) -> dict[str, Any]:
         """The whole as plain dicts and lists, as ``construction_schema`` describes it; ``json.dumps`` takes it."""
         relations = [graph.plain(relation) for relation in self.relations]
-        return {"phases": self.to_json(), "relations": relations, "untested": list(self.untested)}
+        parts = {"parts": list(self.parts), "part_relations": [graph.plain(one) for one in self.part_relations]}
+        return {"phases": self.to_json(), "relations": relations, "untested": list(self.untested), **parts}
 
     def to_dot(self) -> str:
         """The graph in the language of Graphviz, without the initial state: ``dot -Tsvg`` draws it."""
@@ -97,8 +102,13 @@ class Construction(NamedTuple):
         return graph.dot(lines, self.edges)
 
     def describe(self) -> str:
-        """One sentence per phase."""
-        return "\n".join(_sentence(record, self.edges) for record in self.phases)
+        """One sentence per phase, and one per part of the network that was built on others."""
+        built = [
+            f"{self.parts[edge.later - 1]} was built on {self.parts[edge.earlier - 1]}: {edge.evidence}"
+            for edge in self.part_relations
+            if edge.direct
+        ]
+        return "\n".join([*(_sentence(record, self.edges) for record in self.phases), *built])
 
 
 def construction_schema() -> dict[str, Any]:
@@ -116,6 +126,8 @@ def construct(
     grafted: Grafts | None = None,
     located: Sequence[Transition] = (),
     untested: Sequence[str] = (),
+    parts: Sequence[str] = (),
+    assembled: Grafts | None = None,
 ) -> Construction:
     """What each phase brought, where it lives, what it splits, and what it was built on.
 
@@ -132,12 +144,13 @@ def construct(
       grafted: From ``grafts``, likewise.
       located: From ``transitions``, one for each, or none.
       untested: Why relations were not tested.
+      parts, assembled: Names of parts of the network, and ``grafts`` of the states between which each was put in.
 
     Returns:
       The construction, the initial state first.
 
     Raises:
-      ValueError: a result is of another number of phases.
+      ValueError: a result is of another number of phases, or there are not as many names of parts as parts.
 
     Not to be believed as causal where an edge says ``"refines"``: it tells what was distinguished, and a network may
     well learn the finer distinction without the coarser. Only ``"was built on"`` is an intervention.
@@ -174,7 +187,10 @@ def construct(
         )
     reasons = () if grafted is None else enumerate(grafted.reasons, start=1)
     left_out = [*untested, *(f"phase {phase}, was built on: {reason}" for phase, reason in reasons if reason)]
-    return Construction(records, graph.relations_of(refined, grafted), tuple(left_out))
+    if assembled is not None and len(parts) != len(assembled.gains):
+        raise ValueError(f"parts: got {len(parts)} names for {len(assembled.gains)} parts; pass one of each.")
+    between_parts = graph.relations_of(None, assembled, parts)
+    return Construction(records, graph.relations_of(refined, grafted), tuple(left_out), tuple(parts), between_parts)
 
 
 def _step_between(readings: Mapping[int, tuple[float, float]], plateau: int, start: float, stop: float) -> int | None:

@@ -50,21 +50,32 @@ class Relation(NamedTuple):
     evidence: str
 
 
-def relations_of(refined: Refinements | None, grafted: Grafts | None) -> tuple[Relation, ...]:
-    """All pairs that were tested, those that refine first, by the later phase and then the earlier."""
+def relations_of(
+    refined: Refinements | None, grafted: Grafts | None, names: Sequence[str] = ()
+) -> tuple[Relation, ...]:
+    """All pairs that were tested, those that refine first, by the later phase and then the earlier.
+
+    Args:
+      refined, grafted: Over the same phases, or ``None``.
+      names: Of what stands in the place of phases.
+    """
     relations: list[Relation] = []
+
+    def name(number: int) -> str:
+        return names[number - 1] if names else f"phase {number}"
+
     if refined is not None:
         drawn = direct(refined.found)
         for at in map(tuple, np.argwhere(np.isfinite(refined.scores))):
             later, earlier = (int(index) + 1 for index in at)
             found, score, chance = bool(refined.found[at]), float(refined.scores[at]), float(refined.p_values[at])
             said = (
-                f"Phase {later} {'splits' if found else 'does not split'} what phase {earlier} brought: score "
-                f"{score:.2f}, by chance as high in {chance:.2g} of {refined.shuffles} shuffles."
+                f"{name(later)} {'splits' if found else 'does not split'} what {name(earlier)} brought: score "
+                f"{score:.2f}; a score as high has by chance p = {chance:.2g} ({refined.shuffles} shuffles)."
             )
             known = float(refined.adjusted[at])
             relations.append(
-                Relation(REFINES, later, earlier, found, bool(drawn[at]), score, None, chance, known, said)
+                Relation(REFINES, later, earlier, found, bool(drawn[at]), score, None, chance, known, _capital(said))
             )
     if grafted is not None:
         drawn = direct(grafted.found)
@@ -74,8 +85,8 @@ def relations_of(refined: Refinements | None, grafted: Grafts | None) -> tuple[R
             low, high = float(grafted.low[at]), float(grafted.high[at])
             known = np.isfinite(low)
             said = (
-                f"Of the gain of phase {later} ({grafted.gains[later - 1]:.3g} nats of {grafted.judged[later - 1]}) "
-                f"{kept:.0%} {f'({low:.0%} to {high:.0%}) ' if known else ''}is left without phase {earlier}."
+                f"Of the gain of {name(later)} ({grafted.gains[later - 1]:.3g} nats of {grafted.judged[later - 1]}) "
+                f"{kept:.0%} {f'({low:.0%} to {high:.0%}) ' if known else ''}is left without {name(earlier)}."
             )
             relations.append(
                 Relation(
@@ -92,6 +103,10 @@ def relations_of(refined: Refinements | None, grafted: Grafts | None) -> tuple[R
                 )
             )
     return tuple(relations)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def kind_of(phase: int, refined: Refinements | None) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slt_jax.spectroscopy import fingerprint
-from slt_jax.spectroscopy.grafting import Grafts, grafts
+from slt_jax.spectroscopy.grafting import Grafts, assembled, grafts
 from slt_jax.spectroscopy.phases import Phases
 from slt_jax.spectroscopy.refinement import Refinements, refinements
 from slt_jax.spectroscopy.scan import Checkpoint, CheckpointError
@@ -28,11 +28,15 @@ class Relations(NamedTuple):
       refined: ``None`` where the subject has no answers, or too few phases changed them.
       grafted: ``None`` where there are checkpoints on both sides of no phase.
       untested: Reasons.
+      parts: Names of the parts of the network whose changes over all of training were put in one after the other.
+      assembled: Which of these were built on which, or ``None`` where the subject names no stages.
     """
 
     refined: Refinements | None
     grafted: Grafts | None
     untested: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    assembled: Grafts | None = None
 
 
 def relations(
@@ -41,7 +45,8 @@ def relations(
     """Which phases refine which, and which were built on which, from the checkpoints nearest to their plateaus.
 
     Args:
-      subject: With ``answers`` for the first kind; its losses are looked at as they are recorded, not relabelled.
+      subject: With ``answers`` for the first kind; its losses are looked at as they are recorded, not relabelled. With
+        ``stages`` the change of all training is put together part by part, too.
       phases: From ``detect_phases``.
       checkpoints: Those that cannot be read are passed over.
       examples: At most so many of each subloss, evenly from all.
@@ -70,7 +75,16 @@ def relations(
             grafted = grafts(with_fewer(subject, examples), states)
         except ValueError as error:
             untested.append(f"was built on: {error}")
-    return Relations(refined, grafted, tuple(untested))
+    ends = _first_readable(checkpoints), _first_readable(checkpoints[::-1])
+    names: list[str] = []
+    put_together = None
+    if subject.stages and ends[0] is not None:
+        try:
+            names, between = assembled(*ends, subject.stages)
+            put_together = grafts(with_fewer(subject, examples), between)
+        except ValueError as error:
+            untested.append(f"parts: {error}")
+    return Relations(refined, grafted, tuple(untested), tuple(names), put_together)
 
 
 def states_at_plateaus(phases: Phases, checkpoints: Sequence[Checkpoint]) -> list[PyTree | None]:
@@ -87,11 +101,13 @@ def relations_mark(subject: Subject, phases: Phases, checkpoints: Sequence[Check
     """A digest of all that the relations depend on: phases, checkpoints, losses, answers, data and this package."""
     params = subject.problem.params
     states = states_at_plateaus(phases, checkpoints)
+    ends = _first_readable(checkpoints), _first_readable(checkpoints[::-1])
     return fingerprint.of_text(
         fingerprint.of_package(),
         jax.__version__,
         [phases.transitions.tolist(), phases.plateaus.tolist()],
-        ["" if state is None else fingerprint.of_tree(state) for state in states],
+        ["" if state is None else fingerprint.of_tree(state) for state in [*states, *ends]],
+        fingerprint.of_tree(dict(subject.stages)),
         "" if subject.answers is None else fingerprint.of_function(subject.answers, params),
         [
             (name, fingerprint.of_loss(part.loss_fn, params, part.data), fingerprint.of_tree(part.data))

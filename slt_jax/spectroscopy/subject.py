@@ -45,6 +45,8 @@ class Subject(NamedTuple):
       relabel: As in ``Subloss``, for the whole loss.
       answers: ``answers(params) -> (items, outputs)``: what the network says of a fixed list of items (examples,
         classes, prompts; some tens to hundreds), by which it is told which distinction splits which; or ``None``.
+      stages: Parts of the network by name, masks that do not overlap, in the order in which they can read one another:
+        what each gained in training is set beside what it gains without those before it.
     """
 
     problem: Problem
@@ -53,6 +55,7 @@ class Subject(NamedTuple):
     restrictions: Mapping[str, Restriction] = {}
     relabel: Callable[[PyTree, PyTree], PyTree | Problem] | None = None
     answers: Callable[[PyTree], Array] | None = None
+    stages: Mapping[str, Restriction] = {}
 
 
 def as_subject(value: object) -> Subject:
@@ -69,7 +72,7 @@ def as_subject(value: object) -> Subject:
         unknown = sorted(set(value[1]) - set(Subject._fields[1:]))
         if unknown:
             raise ValueError(f"problem: got the unknown entry {unknown[0]!r}; known are {Subject._fields[1:]}.")
-        for name in ("sublosses", "concepts", "restrictions"):
+        for name in ("sublosses", "concepts", "restrictions", "stages"):
             if not isinstance(value[1].get(name, {}), Mapping):
                 raise ValueError(f"problem: {name} is a {type(value[1][name]).__name__}; it must be a dict by name.")
         return Subject(value[0], **value[1])
@@ -126,7 +129,7 @@ def check_subject(subject: Subject) -> None:
         shape = jax.eval_shape(subject.answers, subject.problem.params).shape
         if len(shape) != 2:
             raise ValueError(f"answers: returned shape {shape}; pass a function that returns (items, outputs).")
-    for name, free in subject.restrictions.items():
+    for name, free in {**subject.restrictions, **subject.stages}.items():
         try:
             restrictions.check(free, subject.problem.params)
         except ValueError as error:

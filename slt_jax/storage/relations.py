@@ -37,8 +37,10 @@ def read_relations(folder: Path, mark: str | None = None) -> Relations | None:
         if mark is not None and stored["mark"] != mark:
             return None
         refined = None if stored["refined"] is None else Refinements(**_arrays(stored["refined"]))
-        grafted = None if stored["grafted"] is None else Grafts(**_arrays(stored["grafted"]))
-        return Relations(refined, grafted, tuple(stored["untested"]))
+        grafted, put_together = (
+            None if stored[name] is None else Grafts(**_arrays(stored[name])) for name in ("grafted", "assembled")
+        )
+        return Relations(refined, grafted, tuple(stored["untested"]), tuple(stored["parts"]), put_together)
     except _UNREADABLE:
         return None  # to be computed again
 

@@ -17,7 +17,7 @@ from slt_jax.models.attention_only import (
 )
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
-from slt_jax.restriction import heads
+from slt_jax.restriction import heads, layer
 from slt_jax.spectroscopy import Subject, Subloss, llc_probe, susceptibility_probe
 from slt_jax.studies.induction_training import (
     LENGTH,
@@ -120,6 +120,8 @@ def study(weights: Weights | None = None) -> Study:
         concepts=concepts(tokens),
         restrictions=heads(params),
         relabel=jax.jit(partial(self_reference, outputs, divergence="categorical")),
+        # both are acquired in one transition of the loss: what tells them apart is where they live
+        stages={f"heads of layer {at}": layer(params, f"attention_{at}") for at in range(NETWORK.layers)},
     )
     return Study(
         name="induction",

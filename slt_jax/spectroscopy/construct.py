@@ -17,6 +17,9 @@ from slt_jax.spectroscopy.refinement import Refinements
 from slt_jax.spectroscopy.subject import WHOLE_LOSS
 from slt_jax.spectroscopy.transitions import Transition
 
+#: Kinds of directions that are spanned by the change that they explain.
+_OF_STEPS = ("principal directions", "steps between checkpoints")
+
 
 class Place(NamedTuple):
     """The directions that a phase lives in: the fewest that explain 95 % of what it gained.
@@ -211,7 +214,7 @@ def _difference(before: tuple[float, float] | None, after: tuple[float, float] |
 
 
 def _place(transition: Transition) -> Place | None:
-    """The kind with the fewest directions, for the loss that gained most; the change itself, in two steps, is none."""
+    """The kind with the fewest directions, for the whole loss or else the one that gained most."""
     found = transition.locality
     if found is None:
         return None
@@ -220,7 +223,8 @@ def _place(transition: Transition) -> Place | None:
     reached = {kind: count for kind, count in counts.items() if count is not None}
     if not reached:
         return None
-    kind = min(reached, key=lambda kind: reached[kind])
+    # that training went along a line does not say where: spans of its own steps come last
+    kind = min(reached, key=lambda kind: (kind in _OF_STEPS, reached[kind]))
     chance = [count for null in found.nulls if (count := found.enough(name, null)) is not None]
     return Place(kind, reached[kind], found.dimension, name, min(chance, default=None))
 

@@ -36,7 +36,8 @@ def study(facts: Hierarchy | None = None) -> Study:
     Args:
       facts: Another hierarchy than that of the eight living things. Its loss is then looked at distinction by
         distinction, not level by level, and weights begin so small that each has the network to itself where no two
-        strengths are within about a quarter.
+        strengths are within about a quarter. Train it in double precision (``jax.enable_x64(True)``): in single the
+        growth of what is small is lost in the rounding of what is large.
 
     Sources: Saxe, McClelland & Ganguli 2019, arXiv:1810.10531; Aoyagi & Watanabe 2005 for the exact values.
 

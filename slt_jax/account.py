@@ -11,7 +11,6 @@ import numpy as np
 from slt_jax import development, storage
 from slt_jax.spectroscopy import Cell, History, Phases, Probe, construct, detect_phases
 from slt_jax.spectroscopy.boundary_readings import turning_points, whole_readings, with_temperatures
-from slt_jax.spectroscopy.dynamics import dynamics_of
 from slt_jax.spectroscopy.recorder import finite
 from slt_jax.spectroscopy.staircases import Changes
 from slt_jax.truths.truth import Truth
@@ -48,20 +47,34 @@ def write_account(
         }
         for step, truth in exact.items()
     }
-    moved = None if history is None else dynamics_of(history)
-    study["essential_dynamics"] = None if moved is None else moved.to_json()
+    study.update(development.moved(history))
     study["critical_points"] = turning_points(cells)
     if history is not None and phases is not None:
         phases = with_temperatures(phases, cells)
         alignment = development.aligned(history, phases, cells, extra)
         read = {step: one[:2] for step, one in whole_readings(cells).items() if np.isfinite(one.value)}
-        construction = construct(history, phases, alignment, read)
+        construction = construct(history, phases, alignment, read, **_found(out, phases))
         study["phases"] = _phases_json(phases)
         study["alignment"] = development.plain(alignment.acquisitions)
         study.update(development.account(history, phases, alignment, cells, changes, exact, extra))
         study["construction"] = construction.to_json()
         study["construction_text"] = construction.describe()
+        study["relations"] = construction.to_graph()["relations"]
+        study["untested"] = list(construction.untested)
+        study["parts"] = {name: construction.to_graph()[name] for name in ("parts", "part_relations")}
+        storage.write_construction(out, construction)
     storage.write_study(out, study)
+
+
+def _found(out: Path, phases: Phases) -> dict[str, Any]:
+    """What a folder says of where these phases live and how they are related, for ``construct``."""
+    located, related = storage.read_transitions(out), storage.read_relations(out)
+    found: dict[str, Any] = {}
+    if located is not None and [one.step for one in located] == phases.transitions.tolist():
+        found["located"] = located
+    if related is not None and len(phases.transitions):
+        found |= related._asdict()
+    return found
 
 
 def phases_of(history: History | None) -> tuple[History | None, Phases | None]:

@@ -1,4 +1,4 @@
-"""What ``study.json`` says of what was learned when, and of the phases as phases of a posterior."""
+"""What ``study.json`` says of where outputs went, what was learned when, and of phases as those of a posterior."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,16 +19,30 @@ from slt_jax.spectroscopy import (
     Staircase,
     align,
     counterparts,
+    cusps,
     measured_at,
     name_phases,
     staircases,
 )
+from slt_jax.spectroscopy.dynamics import dynamics_of
 from slt_jax.spectroscopy.staircases import Changes
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK
 from slt_jax.truths.truth import Truth
 
 #: The probe whose readings are learning coefficients.
 COEFFICIENT = "llc"
+#: Turns are looked for in so many components, where there are so many steps: further ones are mostly noise.
+_COMPONENTS, _LEAST_STEPS = 3, 20
+
+
+def moved(history: History | None) -> dict[str, Any]:
+    """Entries of ``study.json``: ``essential_dynamics``, and ``cusps``, the sharp turns of its first components."""
+    found = None if history is None else dynamics_of(history)
+    if found is None:
+        return {"essential_dynamics": None, "cusps": []}
+    enough = (found.steps > 0).sum() >= _LEAST_STEPS and found.scores.shape[1] > 1
+    turns = cusps(found.steps, found.scores[:, :_COMPONENTS]) if enough else []
+    return {"essential_dynamics": found.to_json(), "cusps": plain(turns)}
 
 
 def aligned(history: History, phases: Phases, cells: Sequence[Cell], extra: Mapping[str, Any]) -> Alignment:

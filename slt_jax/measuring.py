@@ -19,10 +19,12 @@ from slt_jax.spectroscopy import (
     Subject,
     loss_changes,
     more_checkpoints,
+    relations,
     scan,
     transitions,
 )
 from slt_jax.spectroscopy.boundary_readings import whole_readings
+from slt_jax.spectroscopy.relations import relations_mark
 from slt_jax.spectroscopy.transitions import transitions_mark
 from slt_jax.truths.truth import Truth
 
@@ -150,6 +152,7 @@ def publish(
     history, phases = phases_of(history)
     if checkpoints:
         _locate(key, subject, checkpoints, out, reporter, phases)
+        _relate(subject, checkpoints, out, reporter, phases)
     reporter("Reporting", 0, 1)
     changes = _changes(subject, checkpoints, cells, phases, reporter, bool(extra.get("complete", False)))
     write_account(out, history, phases, cells, exact, extra, changes)
@@ -199,6 +202,19 @@ def _changes(
         complete=complete,
         progress=lambda done, total: reporter("Comparing", done, total, "losses of neighbouring phases"),
     )
+
+
+def _relate(
+    subject: Subject, checkpoints: Sequence[Checkpoint], out: Path, reporter: Reporter, phases: Phases | None
+) -> None:
+    """Which phases refine, or were built on, which, unless the folder says so already."""
+    if phases is None or not len(phases.transitions):
+        return
+    mark = relations_mark(subject, phases, checkpoints)
+    if storage.read_relations(out, mark) is None:
+        reporter("Relating", 0, 1)
+        storage.write_relations(out, relations(subject, phases, checkpoints), mark)
+        reporter("Relating", 1, 1)
 
 
 def _outcome(report: Path, cells: Sequence[Cell]) -> Outcome:

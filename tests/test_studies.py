@@ -236,9 +236,12 @@ def test_a_finished_study_is_healthy_and_its_folder_whole(finished):
     assert {entry.name for entry in folder.iterdir()} == {
         "cells",
         "checkpoints",
+        "construction.dot",
+        "construction.json",
         "history.zarr",
         "locality.zarr",
         "readings.zarr",
+        "relations.json",
         "report.html",
         "study.json",
     }
@@ -269,10 +272,22 @@ def test_the_study_file_says_what_was_done(finished):
     assert truths == ["32", "71/2", "39", "46", "60"]
 
 
+def test_a_finished_study_says_which_phase_splits_which_and_that_none_was_built_on_another(finished):
+    study = storage.read_study(finished[0])
+    edges = [(row["kind"], row["later"], row["earlier"]) for row in study["relations"] if row["direct"]]
+    assert edges == [("refines", 2, 1), ("refines", 3, 2), ("refines", 4, 3)]
+    # levels are learned as wholes: more than one cluster splits at the last two
+    kinds = ["initial state", "formation", "refinement", "decomposition", "decomposition"]
+    assert [record["kind"] for record in study["construction"]] == kinds
+    assert study["untested"] == []
+    assert 'id="phase-4"' in (finished[0] / "report.html").read_text()
+
+
 def test_progress_is_told_stage_by_stage_to_its_end(finished):
     said = finished[2]
-    assert list(dict.fromkeys(stage for stage, _, _ in said)) == ["Training", "Measuring", "Locating", "Reporting"]
-    for stage in ("Training", "Measuring", "Locating", "Reporting"):
+    stages = ["Training", "Measuring", "Locating", "Relating", "Reporting"]
+    assert list(dict.fromkeys(stage for stage, _, _ in said)) == stages
+    for stage in stages:
         steps = [(done, total) for name, done, total in said if name == stage]
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1]
@@ -289,7 +304,7 @@ def test_a_finished_study_run_again_repeats_nothing_and_gives_the_same_bits(fini
     times = {path.name: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     said = []
     run_study(quick(), folder, 0, lambda stage, done, total, detail="": said.append(stage))
-    assert "Training" not in said
+    assert not {"Training", "Locating", "Relating"} & set(said)
     assert {path.name: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == times
     assert storage.read_readings(folder).identical(before)
 

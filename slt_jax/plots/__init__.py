@@ -2,6 +2,7 @@
 
 from slt_jax.plots.alignment import Changed, Learned, alignment
 from slt_jax.plots.architecture import HeadMap, head_maps
+from slt_jax.plots.constructions import GraphNode, construction_graph
 from slt_jax.plots.dynamics import dynamics, norms
 from slt_jax.plots.flows import FlowLine, flow_curves
 from slt_jax.plots.flows import kept as kept_lines
@@ -20,6 +21,7 @@ __all__ = [
     "Changed",
     "ExactMark",
     "FlowLine",
+    "GraphNode",
     "HeadMap",
     "Learned",
     "MachineRun",
@@ -34,6 +36,7 @@ __all__ = [
     "alignment",
     "chain_traces",
     "colors",
+    "construction_graph",
     "dynamics",
     "flow_curves",
     "free_energies",

@@ -34,9 +34,9 @@ PALETTE = (
     "#bd1f01",
 )
 _PHASE, _TRANSITION = "#f5f7fa", "#e9edf3"
-_FONTS = "'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+FONTS = "'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 #: What no XML file may hold.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _SETTINGS = {
     "axes.edgecolor": EDGE,
     "axes.labelcolor": MUTED,
@@ -108,7 +108,7 @@ def svg(figure: Figure) -> str:
         # the browser has glyphs that the measuring font lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", buffer.getvalue().replace("'DejaVu Sans'", _FONTS))
+    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", buffer.getvalue().replace("'DejaVu Sans'", FONTS))
 
 
 def step_axis(steps: Iterable[float]) -> StepAxis:

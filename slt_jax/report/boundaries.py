@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from slt_jax.report.content import Content
+from slt_jax.report.content import Content, phases_between
 from slt_jax.report.markup import Html, badge, counted, element, joined, plain, table
 
 #: More curves than this are counted, not named.
@@ -67,7 +67,7 @@ def _critical(points: Mapping[str, Sequence[Mapping[str, Any]]], content: Conten
             point["kind"],
             plain(round(point["step"])),
             f"{plain(round(point['low']))} to {plain(round(point['high']))}",
-            _phase(point, content),
+            phases_between(content.bands, point["low"], point["high"]),
         ]
         for probe, found in points.items()
         for point in found
@@ -77,17 +77,6 @@ def _critical(points: Mapping[str, Sequence[Mapping[str, Any]]], content: Conten
         "hold it with 95 %."
     )
     return table(["reading", "kind", "step", "between", "in the transition of"], rows, text=(0, 1, 4), caption=caption)
-
-
-def _phase(point: Mapping[str, Any], content: Content) -> str:
-    """The phases whose transitions run somewhere between the steps that hold the point."""
-    bands = content.bands
-    inside = [
-        plain(index + 1)
-        for index, (begin, end) in enumerate(zip(bands.begins, bands.ends, strict=True))
-        if point["low"] <= end and begin <= point["high"]
-    ]
-    return f"phase {', '.join(inside)}" if inside else "none"
 
 
 def _names(seen: Sequence[str], count: int) -> str:

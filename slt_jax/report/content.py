@@ -150,6 +150,16 @@ def phase_at(bands: Bands, step: float) -> int:
     return sum(1 for transition in bands.transitions if transition <= step)
 
 
+def phases_between(bands: Bands, low: float, high: float) -> str:
+    """The phases whose transitions run somewhere between two steps, in words."""
+    inside = [
+        str(index + 1)
+        for index, (begin, end) in enumerate(zip(bands.begins, bands.ends, strict=True))
+        if low <= end and begin <= high
+    ]
+    return f"phase {', '.join(inside)}" if inside else "none"
+
+
 def _axis(recorded: Sequence[float], measured: Sequence[float], bands: Bands) -> StepAxis:
     """All steps; where phases were found, without most of the quiet before the first that nothing was measured in."""
     if bands.begins:

@@ -131,10 +131,7 @@ def construction(content: Content) -> Html | None:
     titles = ["whole loss" if name == WHOLE_LOSS else name for name in names]
     note = f" Of {len(records[-1]['loss_changes'])} losses, those that changed most." if _cut(records) else ""
     caption = f"Changes from plateau to plateau: Δλ̂ with its standard error, losses in nats.{note}"
-    return joined(
-        element("p", "What came when; not yet what was built on what."),
-        table(["what the phase brought", "Δλ̂", *(f"Δ {title}" for title in titles)], rows, caption=caption),
-    )
+    return table(["what the phase brought", "Δλ̂", *(f"Δ {title}" for title in titles)], rows, caption=caption)
 
 
 def _columns(content: Content, records: Sequence[Mapping[str, Any]]) -> list[str]:

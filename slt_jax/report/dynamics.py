@@ -3,7 +3,7 @@
 import numpy as np
 
 from slt_jax import plots
-from slt_jax.report.content import Content
+from slt_jax.report.content import Content, phases_between
 from slt_jax.report.markup import Html, counted, element, figure, joined, plain, table
 from slt_jax.spectroscopy import EssentialDynamics, random_walk_shares
 from slt_jax.spectroscopy.dynamics import dynamics_of
@@ -43,7 +43,31 @@ def _path(content: Content) -> Html | None:
         ),
         _picture(content, found),
         table(header, rows, caption=caption),
+        _turns(content),
     )
+
+
+def _turns(content: Content) -> Html | None:
+    """Where the path turns sharply, and in which transition."""
+    found = content.study.get("cusps") or []
+    if not found:
+        return None
+    rows = [
+        [
+            plain(round(turn["step"])),
+            f"{plain(round(turn['low']))} to {plain(round(turn['high']))}",
+            f"{turn['turn']:.0f}°",
+            f"{100 * turn['slowness']:.0f} %",
+            phases_between(content.bands, turn["low"], turn["high"]),
+        ]
+        for turn in found
+    ]
+    caption = (
+        "Where the path, smoothed, turns by 60° or more: the angle between the way in and the way out, and its speed "
+        "per log step as a share of the median speed. The interval holds the turn with 95 %."
+    )
+    header = ["sharp turn at step", "interval", "angle", "speed", "in the transition of"]
+    return table(header, rows, text=(4,), caption=caption)
 
 
 def _picture(content: Content, found: EssentialDynamics) -> Html | None:

@@ -42,7 +42,12 @@ def figure(svg: str, alternative: str, caption: object) -> Html:
     """A picture inside the page: a data URI needs no second file, and nothing inside it can run."""
     data = base64.b64encode(svg.encode()).decode()
     image = f'<img src="data:image/svg+xml;base64,{data}" alt="{escaped(alternative)}">'
-    return element("figure", Html(image), element("figcaption", caption))
+    return figure_of(Html(image), caption)
+
+
+def figure_of(picture: Html, caption: object) -> Html:
+    """A picture that is HTML already, such as one whose parts are links, with its caption."""
+    return element("figure", picture, element("figcaption", caption))
 
 
 def table(

@@ -12,7 +12,8 @@ body { margin: 0; background: #fff; color: var(--ink); -webkit-print-color-adjus
 main { max-width: 1104px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 31px; line-height: 1.2; letter-spacing: -.01em; margin: 0 0 14px; max-width: 30em; }
 h2 { font-size: 21px; margin: 0 0 12px; padding-top: 20px; border-top: 1px solid var(--line); }
-h3 { font-size: 16px; margin: 28px 0 8px; }
+h3 { font-size: 16px; margin: 28px 0 8px; } h4 { font-size: 14.5px; margin: 18px 0 6px; }
+:target { background: #fff3cd; }
 section { margin-top: 44px; }
 p { margin: 0 0 12px; max-width: 46em; }
 a { color: var(--accent); }

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from slt_jax import storage
-from slt_jax.report import boundaries, development, dynamics, localities, posterior, spectroscope, verdicts
+from slt_jax.report import (
+    boundaries,
+    constructions,
+    development,
+    dynamics,
+    localities,
+    posterior,
+    spectroscope,
+    verdicts,
+)
 from slt_jax.report import content as contents
 from slt_jax.report.content import Content
 from slt_jax.report.markup import Html, element, joined, section, table
@@ -24,16 +33,20 @@ _TOLD = (
     "construction_text",
     "counterparts",
     "critical_points",
+    "cusps",
     "essential_dynamics",
     "exact",
     "expected_order",
     "identity",
+    "parts",
     "phase_names",
     "phases",
     "rankings",
+    "relations",
     "staircases",
     "summary",
     "title",
+    "untested",
     "versions",
 )
 
@@ -74,7 +87,7 @@ def _document(content: Content) -> str:
         ("spectroscope", "The spectroscope", spectroscope.spectroscope(content)),
         ("learned", "What was learned when", development.learned(content)),
         ("posterior", "Posterior and training", posterior.posterior(content)),
-        ("construction", "Construction", development.construction(content)),
+        ("construction", "Construction", constructions.construction(content)),
         ("localities", "Where each phase lives", localities.localities(content)),
         ("chains", "The chains behind the readings", spectroscope.traces(content)),
         ("readings", "All readings", verdicts.readings(content)),

@@ -15,7 +15,7 @@ from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import Measured, choose_checkpoints, more_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
 from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, shift_test, stretch_of
-from slt_jax.spectroscopy.construct import Construction, construct
+from slt_jax.spectroscopy.construct import Construction, construct, construction_schema
 from slt_jax.spectroscopy.contact_probe import contact_probe
 from slt_jax.spectroscopy.controls import Control, shuffled, surrogate
 from slt_jax.spectroscopy.counterparts import Counterparts, counterparts
@@ -38,6 +38,8 @@ from slt_jax.spectroscopy.dynamics import (
 )
 from slt_jax.spectroscopy.events import Events, Series, events_of_curve, events_of_series
 from slt_jax.spectroscopy.flow_probe import flow_probe
+from slt_jax.spectroscopy.grafting import Grafts, assembled, grafts
+from slt_jax.spectroscopy.graph import Relation
 from slt_jax.spectroscopy.hessian_probe import hessian_probe
 from slt_jax.spectroscopy.identity import content
 from slt_jax.spectroscopy.locality import Locality, locality
@@ -49,6 +51,8 @@ from slt_jax.spectroscopy.pairing import Pair, SourceAlignment
 from slt_jax.spectroscopy.phases import ChangePoints, Phases, detect_phases
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
+from slt_jax.spectroscopy.refinement import Refinements, refinements
+from slt_jax.spectroscopy.relations import Relations, relations, states_at_plateaus
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.staircases import Staircase, measured_at, staircases
@@ -73,6 +77,7 @@ __all__ = [
     "Directions",
     "EssentialDynamics",
     "Events",
+    "Grafts",
     "HalfWay",
     "History",
     "Interval",
@@ -87,6 +92,9 @@ __all__ = [
     "RankAgreement",
     "Recorder",
     "Recording",
+    "Refinements",
+    "Relation",
+    "Relations",
     "Series",
     "SourceAlignment",
     "Staircase",
@@ -96,12 +104,14 @@ __all__ = [
     "align",
     "along",
     "as_subject",
+    "assembled",
     "by_scores",
     "check_scan",
     "check_together",
     "choose_checkpoints",
     "coefficient_locality",
     "construct",
+    "construction_schema",
     "contact_probe",
     "content",
     "counterparts",
@@ -115,6 +125,7 @@ __all__ = [
     "events_of_series",
     "fingerprint",
     "flow_probe",
+    "grafts",
     "half_way",
     "hessian_probe",
     "largest_moves",
@@ -136,11 +147,14 @@ __all__ = [
     "random_walk_shares",
     "rank_agreement",
     "recorder_of",
+    "refinements",
+    "relations",
     "scan",
     "select_restrictions",
     "shift_test",
     "shuffled",
     "staircases",
+    "states_at_plateaus",
     "steps_between",
     "stretch_of",
     "surrogate",

@@ -160,7 +160,7 @@ def locality(
     points = check_counts(default_counts(size) if counts is None else counts, size)
     nulls = default_nulls(before, after, kinds) if nulls is None else nulls
     chosen = _chosen(subject, sublosses)
-    losses = _losses_of(chosen, _stacked([before, after], _group(points, size)))
+    losses = losses_of(chosen, side_by_side([before, after], _group(points, size)))
     gains = {name: found[0] - found[1] for name, found in losses.items()}
     gained = _gained(gains, losses, required=sublosses is not None)
     part_of = {name: chosen[name] for name in gained}
@@ -248,7 +248,7 @@ def _losses_along(
     for start in range(0, len(counts), size):
         # every group is as long as the first: one program serves them all
         some = np.resize(counts[start : start + size], size)
-        pieces.append(_losses_of(part_of, _moved(kind.moved, before, after, some)))
+        pieces.append(losses_of(part_of, _moved(kind.moved, before, after, some)))
     there = (counts <= int(kind.most))[:, None]
     return {
         name: np.where(there, np.concatenate([piece[name] for piece in pieces])[: len(counts)], np.nan)
@@ -256,7 +256,7 @@ def _losses_along(
     }
 
 
-def _losses_of(part_of: Mapping[str, Subloss], points: PyTree) -> dict[str, np.ndarray]:
+def losses_of(part_of: Mapping[str, Subloss], points: PyTree) -> dict[str, np.ndarray]:
     """Losses of each example at many points, shape ``(C, n)``, in double precision; n is 1 for a mean."""
     found = {name: _losses_at(_partial(part.loss_fn), points, part.data) for name, part in part_of.items()}
     return {name: np.asarray(losses, np.float64).reshape(len(losses), -1) for name, losses in found.items()}
@@ -267,7 +267,7 @@ def _group(counts: np.ndarray, size: int) -> int:
     return max(2, min(len(counts), _ENTRIES // size))
 
 
-def _stacked(points: Sequence[PyTree], length: int) -> PyTree:
+def side_by_side(points: Sequence[PyTree], length: int) -> PyTree:
     """Points as one tree with one more axis, the first; the last is repeated up to the length."""
     filled = [*points, *[points[-1]] * (length - len(points))]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *filled)

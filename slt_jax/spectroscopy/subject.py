@@ -45,6 +45,10 @@ class Subject(NamedTuple):
       relabel: As in ``Subloss``, for the whole loss.
       observations: What else is recorded over time, by name: ``observation(params)`` returns an array, or a dict of
         arrays, such as ``project_outputs`` and ``norms`` make.
+      answers: ``answers(params) -> (items, outputs)``: what the network says of a fixed list of items (examples,
+        classes, prompts; some tens to hundreds), by which it is told which distinction splits which; or ``None``.
+      stages: Parts of the network by name, masks that do not overlap, in the order in which they can read one another:
+        what each gained in training is set beside what it gains without those before it.
     """
 
     problem: Problem
@@ -53,6 +57,8 @@ class Subject(NamedTuple):
     restrictions: Mapping[str, Restriction] = {}
     relabel: Callable[[PyTree, PyTree], PyTree | Problem] | None = None
     observations: Mapping[str, Callable[[PyTree], PyTree]] = {}
+    answers: Callable[[PyTree], Array] | None = None
+    stages: Mapping[str, Restriction] = {}
 
 
 def as_subject(value: object) -> Subject:
@@ -69,7 +75,7 @@ def as_subject(value: object) -> Subject:
         unknown = sorted(set(value[1]) - set(Subject._fields[1:]))
         if unknown:
             raise ValueError(f"problem: got the unknown entry {unknown[0]!r}; known are {Subject._fields[1:]}.")
-        for name in ("sublosses", "concepts", "restrictions", "observations"):
+        for name in ("sublosses", "concepts", "restrictions", "observations", "stages"):
             if not isinstance(value[1].get(name, {}), Mapping):
                 raise ValueError(f"problem: {name} is a {type(value[1][name]).__name__}; it must be a dict by name.")
         return Subject(value[0], **value[1])
@@ -122,7 +128,11 @@ def check_subject(subject: Subject) -> None:
         shape = jax.eval_shape(concept, subject.problem.params).shape
         if shape != ():
             raise ValueError(f"concept {name!r}: returned shape {shape}; a concept is one number, shape ().")
-    for name, free in subject.restrictions.items():
+    if subject.answers is not None:
+        shape = jax.eval_shape(subject.answers, subject.problem.params).shape
+        if len(shape) != 2:
+            raise ValueError(f"answers: returned shape {shape}; pass a function that returns (items, outputs).")
+    for name, free in {**subject.restrictions, **subject.stages}.items():
         try:
             restrictions.check(free, subject.problem.params)
         except ValueError as error:

@@ -92,7 +92,7 @@ def transitions(
       A transition for each of ``phases``, with the reason where nothing could be said: no checkpoint on one side of it,
       or no subloss that gained.
     """
-    few = _with_fewer(subject, examples)
+    few = with_fewer(subject, examples)
     for index, step in enumerate(phases.transitions.tolist()):
         trajectory = _trajectory(phases, index, checkpoints)
         if not trajectory:
@@ -161,7 +161,9 @@ def _around(phases: Phases, index: int, steps: Sequence[int]) -> list[int]:
     return [between[position] for position in kept]
 
 
-def _with_fewer(subject: Subject, most: int) -> Subject:
+def with_fewer(subject: Subject, most: int) -> Subject:
+    """The subject with at most so many examples of each subloss, evenly from all."""
+
     def fewer(data: PyTree) -> PyTree:
         count = loss.example_count(data)
         if count <= most:

@@ -32,7 +32,7 @@ def units(before: PyTree, after: PyTree, parts: Mapping[str, Restriction]) -> Di
     [[0.0, 0.0], [2.0, 1.0]]
     """
     check_ends(before, after)
-    marks = {name: _marked(name, part, before) for name, part in parts.items()}
+    marks = {name: marked(name, part, before) for name, part in parts.items()}
     if not marks:
         raise ValueError("parts: got none; pass masks by name, as slt_jax.restriction.heads(params).")
     times = np.sum(list(marks.values()), axis=0)
@@ -47,7 +47,7 @@ def units(before: PyTree, after: PyTree, parts: Mapping[str, Restriction]) -> Di
     return coordinates(before, place.astype(np.int32))._replace(most=last)
 
 
-def _marked(name: str, part: Restriction, params: PyTree) -> np.ndarray:
+def marked(name: str, part: Restriction, params: PyTree) -> np.ndarray:
     """Which entries a mask frees, shape ``(d,)``."""
     check(part, params)
     zeros = tree.zeros_like(jax.tree.map(jnp.asarray, params))

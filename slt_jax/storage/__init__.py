@@ -24,6 +24,7 @@ from slt_jax.storage.keeper import Keeper
 from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
+from slt_jax.storage.relations import read_relations, write_construction, write_relations
 from slt_jax.storage.watched import read_watched, write_watched
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "read_history",
     "read_losses",
     "read_readings",
+    "read_relations",
     "read_study",
     "read_transitions",
     "read_watched",
@@ -54,9 +56,11 @@ __all__ = [
     "save_checkpoints",
     "state_of",
     "trace_dataset",
+    "write_construction",
     "write_history",
     "write_losses",
     "write_readings",
+    "write_relations",
     "write_study",
     "write_transitions",
     "write_watched",

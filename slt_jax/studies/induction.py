@@ -17,7 +17,7 @@ from slt_jax.models.attention_only import (
 )
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
-from slt_jax.restriction import heads
+from slt_jax.restriction import heads, layer
 from slt_jax.spectroscopy import Subject, Subloss, llc_probe, norms, project_outputs, susceptibility_probe
 from slt_jax.studies.induction_training import (
     LENGTH,
@@ -124,6 +124,8 @@ def study(weights: Weights | None = None) -> Study:
             "outputs": project_outputs(jax.random.key(1), outputs, params, data["all"]),
             **norms(Problem(loss_fn, params, data["all"])),
         },
+        # both are acquired in one transition of the loss: what tells them apart is where they live
+        stages={f"heads of layer {at}": layer(params, f"attention_{at}") for at in range(NETWORK.layers)},
     )
     return Study(
         name="induction",

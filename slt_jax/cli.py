@@ -122,6 +122,7 @@ def studies() -> list[str]:
     from slt_jax import studies as package
 
     helpers = {"study", "hierarchy", "markov_chains", "induction_training"}
+    helpers |= {"finite_groups", "groups_training", "linear_tasks", "representations"}
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in helpers)
 
 

@@ -13,6 +13,8 @@ from slt_jax.spectroscopy.agreement import (
 from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import choose_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
+from slt_jax.spectroscopy.compare import compare
+from slt_jax.spectroscopy.comparison import Agreement, Comparison
 from slt_jax.spectroscopy.construct import Construction, construct
 from slt_jax.spectroscopy.contact_probe import contact_probe
 from slt_jax.spectroscopy.directions import (
@@ -34,17 +36,20 @@ from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
+from slt_jax.spectroscopy.signatures import Signature, phase_signature, stage_signature
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.susceptibility_probe import susceptibility_probe
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds
 from slt_jax.spectroscopy.units import units
 
 __all__ = [
+    "Agreement",
     "Alignment",
     "Cell",
     "Checkpoint",
     "CheckpointError",
     "CoefficientLocality",
+    "Comparison",
     "Construction",
     "Directions",
     "HalfWay",
@@ -56,6 +61,7 @@ __all__ = [
     "RankAgreement",
     "Recorder",
     "Recording",
+    "Signature",
     "Subject",
     "Subloss",
     "Transition",
@@ -67,6 +73,7 @@ __all__ = [
     "check_together",
     "choose_checkpoints",
     "coefficient_locality",
+    "compare",
     "construct",
     "contact_probe",
     "content",
@@ -81,12 +88,14 @@ __all__ = [
     "llc_probe",
     "locality",
     "own_transition",
+    "phase_signature",
     "random_coordinates",
     "random_subspace",
     "rank_agreement",
     "recorder_of",
     "scan",
     "select_restrictions",
+    "stage_signature",
     "steps_between",
     "susceptibility_probe",
     "transitions",

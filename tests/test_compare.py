@@ -92,7 +92,9 @@ def test_a_reading_that_has_nothing_to_do_with_the_others_is_told_from_those_tha
 def test_false_discoveries_over_readings_are_as_rare_as_the_level_says():
     """Where nothing agrees, any discovery is false: at most 5 % of comparisons may have one, 3 errors allowed."""
     false = [
-        any(row.agrees for row in compare(random_signatures(seed, (5, 5)), permutations=99, seed=1000 + seed).agreements)
+        any(
+            row.agrees for row in compare(random_signatures(seed, (5, 5)), permutations=99, seed=1000 + seed).agreements
+        )
         for seed in range(200)
     ]
     assert np.mean(false) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)

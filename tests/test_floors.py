@@ -50,6 +50,7 @@ FLOORS = {
     "progress": 15,
     "user_code": 15,
     "pretrained_scan": 15,  # a scan of a published model, which brings its own loss
+    "cli_compare": 15,
     "cli_truth": 15,
     "cli": 16,
     "__main__": 17,

@@ -128,7 +128,7 @@ def _distance(table: np.ndarray, pairs: list[tuple[int, int]], matched: bool) ->
 
 
 def _shuffled(random: np.random.Generator, table: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """Every reading of every network over its items, each by itself; further empty ones stay. Shape ``(..., N, P, R)``."""
+    """Every reading of every network over its items, each by itself, ``(..., N, P, R)``; further empty ones stay."""
     found = table.copy()
     for network, count in enumerate(counts):
         found[..., network, :count, :] = random.permuted(table[..., network, :count, :], axis=-2)
@@ -162,9 +162,7 @@ def _agreement(
     distance, shuffled = float(np.sqrt(found.mean())), np.sqrt(squares(copies).mean(axis=-1))
     told = _kinds(random, np.sqrt(found), pairs, kinds, permutations)
     p_value = _share(shuffled, distance)
-    return Agreement(
-        name, distance, float(shuffled.mean()), p_value, p_value, False, None if told is None else told[0]
-    )
+    return Agreement(name, distance, float(shuffled.mean()), p_value, p_value, False, None if told is None else told[0])
 
 
 def _kinds(

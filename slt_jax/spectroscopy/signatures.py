@@ -56,7 +56,8 @@ def phase_signature(
       ValueError: there is no phase, or a concept is not finite.
 
     >>> steps = np.arange(1, 101)
-    >>> history = History(steps, {"all": np.where(steps < 10, 2.0, 1.0)}, {"head 1": steps >= 10.0, "head 2": steps < 0})
+    >>> concepts = {"head 1": steps >= 10.0, "head 2": steps < 0}
+    >>> history = History(steps, {"all": np.where(steps < 10, 2.0, 1.0)}, concepts)
     >>> nothing = np.zeros(0)
     >>> phases = Phases(np.array([10]), np.array([9]), np.array([11]), np.array([3, 100]), nothing, nothing)
     >>> found = phase_signature("mine", history, phases, {"λ̂": {4: (1.0, 0.1), 90: (3.5, 0.1)}})

@@ -14,6 +14,7 @@ from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
 from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
+from slt_jax.storage.signatures import read_signature
 
 __all__ = [
     "PREFIX",
@@ -32,6 +33,7 @@ __all__ = [
     "read_history",
     "read_losses",
     "read_readings",
+    "read_signature",
     "read_study",
     "read_transitions",
     "readings_tree",

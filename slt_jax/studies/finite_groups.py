@@ -77,7 +77,8 @@ def dihedral(order: int) -> FiniteGroup:
 def projections(group: FiniteGroup) -> np.ndarray:
     """The projections of functions on the group onto the isotypic parts: symmetric, idempotent, of sum 1.
 
-    ``P_ρ[x, y] = e_ρ(x y^-1)``; ``P_ρ[table][a, b, c]`` is then the character of ``a b c^-1``. The order is that of ``group.characters``.
+    ``P_ρ[x, y] = e_ρ(x y^-1)``; ``P_ρ[table][a, b, c]`` is then the character of ``a b c^-1``. The order is that of
+    ``group.characters``.
 
     Returns:
       Shape ``(R, n, n)``.

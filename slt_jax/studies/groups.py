@@ -1,4 +1,4 @@
-"""Study ``groups``: a network learns to compose the elements of a finite group, by heart at first, and then knows it."""
+"""Study ``groups``: a network learns the table of a group, a part of it by heart, and then all of it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -116,10 +116,9 @@ def study(
         params_of=_params_of,
         record_at=np.unique(np.concatenate([log_steps(steps, 100), np.arange(0, steps + 1, max(1, steps // 150))])),
         keep_at=log_steps(steps, 40),
-        probes={"llc": llc_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=300, burnin=150, resolution=True)},
-        restrictions=("full", *subject.restrictions),
+        probes={"llc": llc_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=500, burnin=250, resolution=True)},
         sublosses=("all", *parts),
-        budget=6,
+        budget=7,
         expected_order=(("knows the trained pairs",), ("knows the held-out pairs",)),
     )
 

@@ -11,7 +11,7 @@ from slt_jax.types import Array, Key, PyTree
 
 #: The deviation of the embeddings at the start, in units of that which keeps lengths: small, so that what an embedding
 #: holds at the end was learned.
-EMBEDDED = 0.1
+EMBEDDED = 0.3
 LEARNING_RATE = 3e-3
 #: Fast to forget: with the usual .999 the steps are thrown far each time that the loss has become tiny.
 SECOND_MOMENT = 0.98

@@ -1,4 +1,4 @@
-"""The command line: ``slt-jax demo``, ``scan``, ``report`` and ``truth``."""
+"""The command line: ``slt-jax demo``, ``scan``, ``report``, ``compare`` and ``truth``."""
 
 import argparse
 import importlib
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from slt_jax.cli_compare import add_compare
 from slt_jax.cli_truth import add_truth
 
 _EXAMPLES = """examples:
@@ -23,6 +24,7 @@ _EXAMPLES = """examples:
   slt-jax scan hf:EleutherAI/pythia-14m@step1000,step2000 --out pythia --restrictions heads
   slt-jax scan checkpoints --problem mine.run:problem --out live --watch --until 10000
   slt-jax report readings                         write report.html again from what is in the folder
+  slt-jax compare groups-0 groups-1               what two networks have in common, beyond chance
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
 
 exit codes: 0 all readings healthy, 1 finished with unhealthy or missing readings (named), 2 bad input
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.html again from what is in a folder")
     report.add_argument("folder", type=Path, metavar="DIR")
     report.set_defaults(run=_report)
+    add_compare(commands)
     add_truth(commands)
     return parser
 
@@ -132,6 +135,7 @@ def studies() -> list[str]:
     from slt_jax import studies as package
 
     helpers = {"study", "hierarchy", "markov_chains", "induction_training"}
+    helpers |= {"finite_groups", "groups_training", "linear_tasks", "representations"}
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in helpers)
 
 

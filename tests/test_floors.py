@@ -52,6 +52,7 @@ FLOORS = {
     "watching": 15,  # a scan of a training that still runs
     "user_code": 15,
     "pretrained_scan": 15,  # a scan of a published model, which brings its own loss
+    "cli_compare": 15,
     "cli_truth": 15,
     "cli": 16,
     "__main__": 17,

@@ -15,6 +15,8 @@ from slt_jax.spectroscopy.align import Alignment, align
 from slt_jax.spectroscopy.checkpoints import Measured, choose_checkpoints, more_checkpoints
 from slt_jax.spectroscopy.coefficient_locality import CoefficientLocality, coefficient_locality
 from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, shift_test, stretch_of
+from slt_jax.spectroscopy.compare import compare
+from slt_jax.spectroscopy.comparison import Agreement, Comparison
 from slt_jax.spectroscopy.construct import Construction, construct, construction_schema
 from slt_jax.spectroscopy.contact_probe import contact_probe
 from slt_jax.spectroscopy.controls import Control, shuffled, surrogate
@@ -55,6 +57,7 @@ from slt_jax.spectroscopy.refinement import Refinements, refinements
 from slt_jax.spectroscopy.relations import Relations, relations, states_at_plateaus
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
+from slt_jax.spectroscopy.signatures import Signature, phase_signature, stage_signature
 from slt_jax.spectroscopy.staircases import Staircase, measured_at, staircases
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.susceptibility_probe import susceptibility_probe
@@ -63,12 +66,14 @@ from slt_jax.spectroscopy.units import units
 
 __all__ = [
     "Acquisition",
+    "Agreement",
     "Alignment",
     "Cell",
     "ChangePoints",
     "Checkpoint",
     "CheckpointError",
     "CoefficientLocality",
+    "Comparison",
     "Construction",
     "Control",
     "Counterparts",
@@ -96,6 +101,7 @@ __all__ = [
     "Relation",
     "Relations",
     "Series",
+    "Signature",
     "SourceAlignment",
     "Staircase",
     "Subject",
@@ -110,6 +116,7 @@ __all__ = [
     "check_together",
     "choose_checkpoints",
     "coefficient_locality",
+    "compare",
     "construct",
     "construction_schema",
     "contact_probe",
@@ -141,6 +148,7 @@ __all__ = [
     "order_agreement",
     "over_temperatures",
     "own_transition",
+    "phase_signature",
     "project_outputs",
     "random_coordinates",
     "random_subspace",
@@ -153,6 +161,7 @@ __all__ = [
     "select_restrictions",
     "shift_test",
     "shuffled",
+    "stage_signature",
     "staircases",
     "states_at_plateaus",
     "steps_between",

@@ -91,7 +91,7 @@ def events_of_curve(name: str, steps: ArrayLike, curve: ArrayLike) -> Events:
     begins, ends = np.interp(left - 1, points, grid), np.interp(right - 1, points, grid)
     sizes = np.interp(ends, grid, smooth) - np.interp(begins, grid, smooth)
     kept = np.abs(sizes) > max(_LEAST_CHANGE * extent, _NOISE * noise)
-    return Events(*(np.exp(column[kept]) for column in (grid[peaks - 1], begins, ends)), sizes[kept])
+    return Events(np.exp(grid[peaks - 1])[kept], np.exp(begins)[kept], np.exp(ends)[kept], sizes[kept])
 
 
 def events_of_series(name: str, series: Series) -> Events:

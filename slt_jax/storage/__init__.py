@@ -25,6 +25,7 @@ from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
 from slt_jax.storage.relations import read_relations, write_construction, write_relations
+from slt_jax.storage.signatures import read_signature
 from slt_jax.storage.watched import read_watched, write_watched
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "read_losses",
     "read_readings",
     "read_relations",
+    "read_signature",
     "read_study",
     "read_transitions",
     "read_watched",

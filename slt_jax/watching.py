@@ -111,7 +111,8 @@ def run_watch(
             "there, or wait longer with --patience."
         )
     _give_up(place, seen, patience)
-    there = [one for one in storage.checkpoints_in(folder, subject.problem.params) if one.step in seen.states]
+    there = storage.checkpoints_in(folder, subject.problem.params) if seen.glances else []
+    there = [one for one in there if one.step in seen.states]
     why = f"not reached: nothing changed in {folder} for {patience:g} s"
     return _with_end(_write(place, seen, there, reporter), until, seen, why)
 
@@ -137,9 +138,11 @@ def check_watch(folder: Path, out: Path, until: int | None, patience: float, pol
 
 def _follow(place: _Place, seen: _Seen, reporter: Reporter, until: int | None, patience: float, poll: float) -> None:
     """Measure what is whole, look again, until the end."""
-    idle, measuring, writing = time.monotonic(), 0.0, 0.0
+    idle, looked, measuring, writing = time.monotonic(), -math.inf, 0.0, 0.0
     while True:
-        before = dict(seen.glances)
+        # two looks are never closer: a copy that pauses for less has not ended
+        time.sleep(max(0.0, looked + poll - time.monotonic()))
+        before, looked = dict(seen.glances), time.monotonic()
         ready = _look(place.folder, seen)
         if seen.glances != before:
             idle = time.monotonic()
@@ -149,7 +152,7 @@ def _follow(place: _Place, seen: _Seen, reporter: Reporter, until: int | None, p
             _measure(place, seen, step, path)
             idle = time.monotonic()
             measuring += idle - begin
-            if number == len(ready) or measuring > _SELDOM * writing:
+            if seen.cells and (number == len(ready) or measuring > _SELDOM * writing):
                 _write(place, seen, [], _silent)
                 measuring, writing = 0.0, time.monotonic() - idle
         if seen.states and set(seen.states) == seen.foreign:
@@ -160,8 +163,8 @@ def _follow(place: _Place, seen: _Seen, reporter: Reporter, until: int | None, p
         if (reached and not pending) or time.monotonic() - idle > patience:
             return
         if not ready:
-            reporter("Watching", len(seen.states), len(seen.states) + 1, f"waiting, {place.folder}")
-            time.sleep(min(poll, patience))
+            what = "is not there yet" if not place.folder.is_dir() else "has no new checkpoint"
+            reporter("Watching", len(seen.states), len(seen.states) + 1, f"waiting: {place.folder} {what}")
 
 
 def _look(folder: Path, seen: _Seen) -> dict[int, Path]:

@@ -199,6 +199,11 @@ def test_checkpoints_that_are_thinned_while_they_are_watched_keep_their_readings
     assert (steps_read(out), outcome.failed) == ([1, 2, 4], [])
     assert storage.read_history(out).steps.tolist() == [1, 2, 4]
     assert storage.read_study(out)["checkpoints removed after they were measured"] == [1]
+    # also where all are gone
+    shutil.move(folder, tmp_path / "moved")
+    watch(folder, out, patience=0.3)
+    assert steps_read(out) == [1, 2, 4]
+    shutil.move(tmp_path / "moved", folder)
     # what was kept is not believed where it was cut short
     kept = out / "watched" / "1.npz"
     kept.write_bytes(kept.read_bytes()[:200])

@@ -73,7 +73,7 @@ class Construction(NamedTuple):
     Attributes:
       phases: The nodes, the initial state first.
       relations: Every pair that was tested, found or not.
-      untested: Why relations were not tested, as ``"phase 3, was built on: ..."``.
+      untested: Why relations were not tested, as ``"was built on, phase 3: ..."``.
       parts: Names of parts of the network, in the order in which they can read one another.
       part_relations: Which part was built on which over all of training; numbers are those of ``parts``, from 1.
     """
@@ -188,12 +188,23 @@ def construct(
                 place=_place(located[phase - 1]) if phase and located else None,
             )
         )
-    reasons = () if grafted is None else enumerate(grafted.reasons, start=1)
-    left_out = [*untested, *(f"phase {phase}, was built on: {reason}" for phase, reason in reasons if reason)]
+    left_out = [*untested, *_left_out(grafted)]
     if assembled is not None and len(parts) != len(assembled.gains):
         raise ValueError(f"parts: got {len(parts)} names for {len(assembled.gains)} parts; pass one of each.")
     between_parts = graph.relations_of(None, assembled, parts)
     return Construction(records, graph.relations_of(refined, grafted), tuple(left_out), tuple(parts), between_parts)
+
+
+def _left_out(grafted: Grafts | None) -> list[str]:
+    """Why phases were not grafted, those of one reason together."""
+    together: dict[str, list[str]] = {}
+    for phase, reason in enumerate(() if grafted is None else grafted.reasons, start=1):
+        together.setdefault(reason, []).append(str(phase))
+    return [
+        f"was built on, phase{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {reason}"
+        for reason, numbers in together.items()
+        if reason
+    ]
 
 
 def _step_between(readings: Mapping[int, tuple[float, float]], plateau: int, start: float, stop: float) -> int | None:

@@ -77,6 +77,8 @@ def study() -> Study:
             "outputs": project_outputs(jax.random.key(1), outputs, params, held_out),
             **norms(Problem(loss_fn, params, training), {"hidden layer": "layer_0/*", "output layer": "layer_1/*"}),
         },
+        # images of a digit stand together
+        answers=Partial(_answers, Partial(network.apply), training["inputs"].reshape(CLASSES, PER_DIGIT, -1)),
     )
     optimizer = optax.adam(LEARNING_RATE)
     return Study(
@@ -119,6 +121,11 @@ def _where(images: dict[str, Array], index: np.ndarray) -> dict[str, Array]:
 
 def _recall(apply: Partial, digit: int, pixels: Array, params: PyTree) -> Array:
     return jnp.mean(apply({"params": params}, pixels).argmax(axis=1) == digit, dtype=jnp.float32)
+
+
+def _answers(apply: Partial, pixels: Array, params: PyTree) -> Array:
+    """The mean probabilities that images of each digit are given, shape ``(digits, digits)``."""
+    return jnp.mean(jax.nn.softmax(apply({"params": params}, pixels)), axis=1)
 
 
 def _init(init: Partial, start: Partial, example: Array, key: Key) -> State:

@@ -125,7 +125,7 @@ def study(weights: Weights | None = None) -> Study:
             **norms(Problem(loss_fn, params, data["all"])),
         },
         # both are acquired in one transition of the loss: what tells them apart is where they live
-        stages={f"heads of layer {at}": layer(params, f"attention_{at}") for at in range(NETWORK.layers)},
+        stages={f"attention layer {at}": layer(params, f"attention_{at}") for at in range(NETWORK.layers)},
     )
     return Study(
         name="induction",

@@ -6,12 +6,13 @@
 
 trains the network of the study ``induction`` from each seed, reads the eight heads of its second layer at every
 checkpoint with the study's own probe, prints JSON lines and keeps them in ``benchmarks/results/induction.jsonl``. What
-is compared was fixed on seed 100, which is not among those that are run: the prefix-matching score of a head
-at the end of training, from attention alone, beside its standardised χ on the pattern "first time", from the losses
-alone. ``control`` is the same over the prior, at nβ = 0. For every head that ends with a score above a half,
-``transitions`` holds the interval of its score's own transition, and where ``nβ⟨L - L*⟩`` and χ are half way: χ as it
-is, which at one head may be compared over time, and ``standardised``, which says of an untrained head already that
-tokens seen for the first time do not feel it.
+is compared was fixed on seeds 100 to 103, which are not among those that are run: the prefix-matching score of a head
+the end of training, from attention alone, beside its χ on the pattern "first time", from the losses alone; which heads
+by the score and by the standardised χ, above a half. ``control`` is the standardised χ over the prior, at nβ = 0,
+beside the scores. The last line holds all heads of all seeds together. For every head that ends with a score above a
+half, ``transitions`` holds the interval of its score's own transition, and where ``nβ⟨L - L*⟩`` and χ are half way: χ
+as it is, which at one head may be compared over time, and ``standardised``, which says of an untrained head already
+that tokens seen for the first time do not feel it.
 """
 
 import argparse
@@ -52,13 +53,14 @@ def row(seed: int, last: bool) -> dict:
             raise RuntimeError(f"{cell.restriction} at step {cell.step}: {cell.error}")
         read[cell.restriction].append(cell.reading)
     scores = {name: history.concepts[name.replace("head", FAMILY)] for name in HEADS}
-    chi, error, prior = (
+    chi, error, standardised, prior = (
         {name: [along(one, array) for one in read[name]] for name in HEADS}
-        for array in ("standardised", "standardised_error", "prior")
+        for array in ("susceptibility", "susceptibility_error", "standardised", "prior")
     )
     steps = np.array(list(kept))
-    ends = [[table[name][-1] for name in HEADS] for table in (scores, chi, error, prior)]
-    found = rank_agreement(ends[0], ends[1], 0.0, ends[2])
+    ends = [[table[name][-1] for name in HEADS] for table in (scores, standardised, prior, chi, error)]
+    unit = max(map(abs, ends[3]))
+    found = rank_agreement(ends[0], ends[3], 0.0, ends[4])
     every = [one for readings in read.values() for one in readings]
     return {
         "seed": seed,
@@ -67,13 +69,16 @@ def row(seed: int, last: bool) -> dict:
         "loss": float(history.losses["all"][-1]),
         "with_order": float(history.concepts["with order"][-1]),
         "score": numbers(ends[0]),
-        "chi": numbers(ends[1]),
-        "chi_error": numbers(ends[2]),
+        "chi": numbers(np.array(ends[3]) / unit),
+        "chi_error": numbers(np.array(ends[4]) / unit),
+        "chi_unit": unit,
+        "standardised": numbers(ends[1]),
+        "prior": numbers(ends[2]),
         "rank_correlation": found.correlation,
         "rank_error": found.std_error,
         "by_chance": found.by_chance,
         "same_heads": bool(np.array_equal(np.array(ends[0]) >= ACQUIRED, np.array(ends[1]) >= ACQUIRED)),
-        "control": rank_agreement(ends[0], ends[3]).correlation,
+        "control": rank_agreement(ends[0], ends[2]).correlation,
         "transitions": [
             {"head": name, **transition(own_transition(history.steps, scores[name]), steps, read[name])}
             for name in HEADS
@@ -126,12 +131,31 @@ def main() -> None:
     options = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
     before = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    rows = {(one["last"], one["seed"]): one for one in before}
+    rows = {(one["last"], one["seed"]): one for one in before if "seed" in one}
     for seed in options.seeds:
         rows[options.last, seed] = row(seed, options.last)
-        line = json.dumps(rows[options.last, seed])
-        print(line, flush=True)
-        RESULTS.write_text("".join(json.dumps(rows[key]) + "\n" for key in sorted(rows)))
+        print(json.dumps(rows[options.last, seed]), flush=True)
+        lines = [rows[key] for key in sorted(rows)]
+        lines += [together([one for one in lines if one["last"] is last]) for last in {one["last"] for one in lines}]
+        RESULTS.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    print(json.dumps(lines[-1]), flush=True)
+
+
+def together(rows: list[dict]) -> dict:
+    """All heads of all seeds in one order."""
+    score, chi, error, prior = (
+        np.concatenate([np.array(one[name]) * (one["chi_unit"] if "chi" in name else 1) for one in rows])
+        for name in ("score", "chi", "chi_error", "prior")
+    )
+    found = rank_agreement(score, chi, 0.0, error)
+    return {
+        "seeds": [one["seed"] for one in rows],
+        "last": rows[0]["last"],
+        "rank_correlation": found.correlation,
+        "rank_error": found.std_error,
+        "by_chance": found.by_chance,
+        "control": rank_agreement(score, prior).correlation,
+    }
 
 
 if __name__ == "__main__":

@@ -64,10 +64,11 @@ def _ranking(content: Content, heads: list[_Head], family: str, observable: str)
     last = [head.rows[-1] for head in heads]
     nearest = int(np.abs(content.history.steps - last[0].step).argmin())
     outside = np.array([head.curve[nearest] for head in heads])
-    inside, errors = (
-        np.array([along(row, name, observable) for row in last]) for name in ("standardised", "standardised_error")
+    inside, errors, standardised = (
+        np.array([along(row, name, observable) for row in last])
+        for name in ("susceptibility", "susceptibility_error", "standardised")
     )
-    if not (np.isfinite(outside).all() and np.isfinite(inside).all()):
+    if not np.isfinite([outside, inside, standardised]).all():
         return None
     found = rank_agreement(outside, inside, 0.0, np.nan_to_num(errors))
     sentence = f"Over {len(heads)} heads the two rankings have the rank correlation {_correlation(found)}."
@@ -79,25 +80,28 @@ def _ranking(content: Content, heads: list[_Head], family: str, observable: str)
             "as high, the response is that of the function around the centre and needs no posterior."
         )
     ranks = [np.argsort(np.argsort(-values)) + 1 for values in (outside, inside)]
+    unit = float(np.abs(inside).max()) or 1.0
     rows = [
         [
             heads[at].name,
             plain(float(outside[at]), 2),
             int(ranks[0][at]),
-            with_error(float(inside[at]), float(errors[at])),
+            with_error(float(inside[at] / unit), float(errors[at] / unit)),
             int(ranks[1][at]),
+            plain(float(standardised[at]), 2),
             with_error(last[at].value, last[at].std_error),
-            _kind(outside[at] >= _ACQUIRED, inside[at] >= _ACQUIRED),
+            _kind(outside[at] >= _ACQUIRED, standardised[at] >= _ACQUIRED),
         ]
         for at in np.argsort(-outside)
     ]
-    header = ["head", family, "rank", f"χ on {observable}", "rank", "nβ⟨ΔL⟩", "so it is"]
+    header = ["head", family, "rank", f"χ on {observable}", "rank", "standardised", "nβ⟨ΔL⟩", "so it is"]
     caption = (
-        f"Step {last[0].step}. χ is standardised: minus the correlation of L with the change of the loss towards "
-        f"{observable}. Above {_ACQUIRED} counts, by either."
+        f"Step {last[0].step}. χ in {unit:.2g} nats², the largest of these heads, which are of one size; standardised "
+        f"it is minus the correlation of L with the change of the loss towards {observable}. Above {_ACQUIRED} counts, "
+        "by the concept and by the standardised χ."
     )
     title = f"Which heads: {family} beside the response to {observable}"
-    return joined(element("h3", title), element("p", sentence), table(header, rows, text=(0, 6), caption=caption))
+    return joined(element("h3", title), element("p", sentence), table(header, rows, text=(0, 7), caption=caption))
 
 
 def _transitions(content: Content, heads: list[_Head], family: str, observable: str) -> Html | None:

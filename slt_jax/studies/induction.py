@@ -50,8 +50,9 @@ MEASURED, READ = 16, 32
 WATCHED = 64
 #: Positions, of 64, that count as early and as late.
 EARLY, LATE = 8, 32
-#: Weights of a head then spread by 0.06, a third of their size at the start: few directions are held by more than γ.
-NBETA, GAMMA = 300.0, 300.0
+#: Weights of a head spread by 0.06 then, a third of their size at the start, and the heads that look up are held by
+#: more than γ in some directions.
+NBETA, GAMMA = 1000.0, 300.0
 #: The patterns of tokens.
 PATTERNS = ("first time", "repeats", "differs")
 
@@ -145,7 +146,7 @@ def study(weights: Weights | None = None) -> Study:
         # the middle ones around the forming of the heads
         keep_at=np.array([0, 90, 180, 330, STEPS]),
         probes={
-            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=200, burnin=100, thin=12)
+            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=200, burnin=200, thin=5)
         },
         restrictions=tuple(subject.restrictions),
         whole_probes={

@@ -38,7 +38,8 @@ def _said(tests: Mapping[str, Any]) -> str:
     if not tests["stretch"]:
         return "Everything happened at once, or nothing did: there is no test against chance."
     low, high = tests["stretch"]
-    rate = 100 * tests["rate"]
+    rate, untested = 100 * tests["rate"], len(pairs) - len(tried)
+    rest = counted(untested, "further pair")
     together = [one for one in tests["sources"] if one["q"] is not None]
     aligned = sum(one["q"] <= tests["rate"] for one in together)
     return (
@@ -46,8 +47,7 @@ def _said(tests: Mapping[str, Any]) -> str:
         f"explains, at a false-discovery rate of {rate:g} % over all pairs; with all concepts at once, {aligned} of "
         f"{counted(len(together), 'loss or reading', 'losses and readings')}. Chance is an acquisition anywhere "
         f"between steps {low:.4g} and {high:.4g}, where something happened, even in log step: the nearer transitions "
-        "are to one another, the less a short distance says. "
-        f"{counted(len(pairs) - len(tried), 'further pair').capitalize()} cannot be tested."
+        f"are to one another, the less a short distance says.{f' {rest} cannot be tested.' if untested else ''}"
     )
 
 

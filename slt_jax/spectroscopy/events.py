@@ -162,6 +162,8 @@ def check_series(name: str, series: Series) -> None:
       ValueError: shapes that differ, fewer than two checkpoints, steps that do not increase, a value or an error that
         is not finite, an error below 0.
     """
+    if not isinstance(series, Series):
+        raise ValueError(f"readings: {name!r} is a {type(series).__name__}; make it a Series(steps, values, errors).")
     steps, values, errors = (np.asarray(column) for column in series[:3])
     if not steps.shape == values.shape == errors.shape or steps.ndim != 1 or len(steps) < 2:
         raise ValueError(

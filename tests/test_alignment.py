@@ -295,6 +295,8 @@ BAD = {
     "a reading that is NaN": (bad(readings=series(values=(0.0, np.nan, 1.0))), "'r' is nan ± 0.1 at step 10"),
     "an error below 0": (bad(readings=series(errors=(0.1, -1.0, 1.0))), "'r' is 1.0 ± -1.0 at step 10"),
     "one reading": (bad(readings=series((1,), (0.0,), (0.1,))), "at least 2"),
+    "readings that are no series": (bad(readings={"r": ([1, 10], [0.0, 1.0])}), "'r' is a tuple; make it a Series"),
+    "an order without groups": (bad(expected_order=("a", "b")), "expected_order: got 'a' among the groups"),
     "a name twice": (bad(readings={"loss": series()["r"]}), "'loss' is the name of a loss too"),
     "a rate": (bad(rate=5), "rate: got 5"),
     "a method": (bad(method="bonferroni"), "method: got 'bonferroni'; choose 'bh' or 'by'"),
@@ -314,6 +316,12 @@ def test_what_cannot_be_aligned_is_refused_in_words(case):
 def test_a_level_below_every_concept_is_taken_where_it_lies_between_0_and_1():
     history = history_of({"loss": [3.0]}, {"a": 99.0})
     assert align(history, NONE, level=0.9).acquisitions[0].status == "not acquired"
+
+
+def test_curves_may_be_lists():
+    history = history_of({"loss": [3.0, 6.0]}, {"a": 3.0})
+    lists = History(*(history.steps.tolist(), *({n: c.tolist() for n, c in t.items()} for t in history[1:])))
+    assert align(lists, NONE).found == align(history, NONE).found != []
 
 
 def test_a_history_without_concepts_has_nothing_to_align():

@@ -8,6 +8,7 @@ from laws import deviation
 
 import slt_jax as slt
 from slt_jax import storage, truths
+from slt_jax.ladder import crossing_at
 from slt_jax.spectroscopy import Checkpoint, align, detect_phases, llc_probe, recorder_of
 from slt_jax.studies import superposition as toy
 from slt_jax.studies.study import train
@@ -212,6 +213,19 @@ def test_the_readings_are_healthy_and_every_plateau_is_exact_within_its_error(fi
         assert deviation(value, std_error, exact) < 3
         others = [other for other in EXACT if other != exact]
         assert all(deviation(value, std_error, other) > 3 for other in others)
+
+
+def test_its_staircases_oppose_cross_where_the_exact_ones_do_and_name_its_phases(finished):
+    study = storage.read_study(finished[0])
+    rows = [row for row in study["staircases"] if row["subloss"] == "all"]
+    assert [row["verdict"] for row in rows] == ["opposing", "opposing"]
+    for row in rows:
+        # λ rises by 5/4 at each, for the same fall of the loss
+        assert row["exact"] == pytest.approx(crossing_at(row["loss_change"], 1.25))
+        assert row["crossing"]["low"] < row["exact"] < row["crossing"]["high"]
+    assert [name["agrees"] for name in study["phase_names"]] == [["6"], ["29/4"], ["17/2"]]
+    assert study["counterparts"]["transitions"] == [1, 2]
+    assert study["examples"] is None
 
 
 def test_the_settings_of_the_study_are_those_of_its_probe():

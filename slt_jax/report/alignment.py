@@ -38,11 +38,16 @@ def _said(tests: Mapping[str, Any]) -> str:
     if not tests["stretch"]:
         return "Everything happened at once, or nothing did: there is no test against chance."
     low, high = tests["stretch"]
+    rate, untested = 100 * tests["rate"], len(pairs) - len(tried)
+    rest = counted(untested, "further pair")
+    together = [one for one in tests["sources"] if one["q"] is not None]
+    aligned = sum(one["q"] <= tests["rate"] for one in together)
     return (
         f"{len(found)} of {counted(len(tried), 'pair')} of a loss or reading with a concept are nearer than chance "
-        f"explains, at a false-discovery rate of {100 * tests['rate']:g} % over all pairs. Chance is an acquisition "
-        f"anywhere between steps {low:.4g} and {high:.4g}, where something happened, even in log step. "
-        f"{counted(len(pairs) - len(tried), 'further pair').capitalize()} cannot be tested."
+        f"explains, at a false-discovery rate of {rate:g} % over all pairs; with all concepts at once, {aligned} of "
+        f"{counted(len(together), 'loss or reading', 'losses and readings')}. Chance is an acquisition anywhere "
+        f"between steps {low:.4g} and {high:.4g}, where something happened, even in log step: the nearer transitions "
+        f"are to one another, the less a short distance says.{f' {rest} cannot be tested.' if untested else ''}"
     )
 
 

@@ -129,7 +129,8 @@ def interval(crossing: Mapping[str, Any]) -> str:
 
 
 def _loss(row: Mapping[str, Any]) -> str:
-    if row["loss_error"]:
+    # rounding alone is not worth showing
+    if row["loss_error"] > 1e-5 * abs(row["loss_change"]):
         return with_error(row["loss_change"], row["loss_error"], sign=True)
     return f"{row['loss_change']:+.4g}".replace("-", "−")
 

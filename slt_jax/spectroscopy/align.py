@@ -112,10 +112,12 @@ def align(
     Source: Benjamini & Hochberg 1995, J. R. Stat. Soc. B 57; Benjamini & Yekutieli 2001, Ann. Statist. 29.
     """
     readings = {} if readings is None else readings
-    _check(history, readings, between, rate, method, controls)
-    for kind, table in (("loss", history.losses), ("concept", history.concepts)):
-        for name, curve in table.items():
-            check_curve(f"{kind} {name!r}", history.steps, curve)
+    _check(history, readings, expected_order, between, rate, method, controls)
+    losses, concepts = (
+        {name: check_curve(f"{kind} {name!r}", history.steps, curve)[1] for name, curve in table.items()}
+        for kind, table in (("loss", history.losses), ("concept", history.concepts))
+    )
+    history = history._replace(steps=np.asarray(history.steps), losses=losses, concepts=concepts)
     check_level(level, history.concepts)
     rows = [acquisition(name, values, history.steps, phases, level) for name, values in history.concepts.items()]
     rows.sort(key=lambda row: (row.step is None, row.step or 0, row.concept))
@@ -211,6 +213,7 @@ def _check_belongs(
 def _check(
     history: History,
     readings: Mapping[str, Series],
+    expected_order: Sequence[Sequence[str]],
     between: tuple[float, float] | None,
     rate: float,
     method: str,
@@ -227,6 +230,9 @@ def _check(
                 f"readings: {name!r} goes to step {series.steps[-1]}, beyond the history's last, {last}; record "
                 "losses and concepts that far, or leave these readings out."
             )
+    for group in expected_order:
+        if isinstance(group, str):
+            raise ValueError(f"expected_order: got {group!r} among the groups; pass groups of names, as ({group!r},).")
     if between is not None and not 0 <= between[0] < between[1] < np.inf:
         raise ValueError(f"between: got {between}; pass two steps, the first below the second.")
     if not 0 < rate < 1:

@@ -80,7 +80,7 @@ class Counterparts(NamedTuple):
                 f"Preferred: {', '.join(turns)} (the same in {100 * self.certainty:.0f} % of draws of the errors)."
             )
         if self.skipped:
-            said.append(f"Preferred at no n: {_listed(self.skipped)}; training stays where a posterior would not.")
+            said.append(f"Preferred at no n: {_listed(self.skipped)}; training passes through all the same.")
         if np.isfinite(self.order.kendall):
             said.append(
                 f"The crossings come in the order of training with τ = {self.order.kendall:.2f} over "

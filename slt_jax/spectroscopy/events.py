@@ -17,6 +17,8 @@ _ROUNDING = 1e-6
 #: A reading changes between two checkpoints where it does so by so many standard errors, and by this share of all that
 #: it changes.
 _ERRORS, _SHARE = 3.0, 0.1
+#: No transition of a curve is its main one where another has this share of its size.
+_RIVAL = 0.8
 
 
 class Events(NamedTuple):
@@ -91,7 +93,8 @@ def events_of_curve(name: str, steps: ArrayLike, curve: ArrayLike) -> Events:
     begins, ends = np.interp(left - 1, points, grid), np.interp(right - 1, points, grid)
     sizes = np.interp(ends, grid, smooth) - np.interp(begins, grid, smooth)
     kept = np.abs(sizes) > max(_LEAST_CHANGE * extent, _NOISE * noise)
-    return Events(np.exp(grid[peaks - 1])[kept], np.exp(begins)[kept], np.exp(ends)[kept], sizes[kept])
+    times, begins, ends = (np.exp(column[kept]) for column in (grid[peaks - 1], begins, ends))
+    return Events(times, begins, ends, sizes[kept])
 
 
 def events_of_series(name: str, series: Series) -> Events:
@@ -159,6 +162,8 @@ def check_series(name: str, series: Series) -> None:
       ValueError: shapes that differ, fewer than two checkpoints, steps that do not increase, a value or an error that
         is not finite, an error below 0.
     """
+    if not isinstance(series, Series):
+        raise ValueError(f"readings: {name!r} is a {type(series).__name__}; make it a Series(steps, values, errors).")
     steps, values, errors = (np.asarray(column) for column in series[:3])
     if not steps.shape == values.shape == errors.shape or steps.ndim != 1 or len(steps) < 2:
         raise ValueError(
@@ -176,8 +181,9 @@ def check_series(name: str, series: Series) -> None:
 
 
 def main_event(events: Events) -> tuple[float, float] | None:
-    """The stretch of the largest transition, or ``None`` where there is none."""
-    if not len(events.steps):
+    """The stretch of the largest transition, or ``None`` where there is none, or another is nearly as large."""
+    sizes = np.sort(np.abs(events.sizes))[::-1]
+    if not len(sizes) or (len(sizes) > 1 and sizes[1] > _RIVAL * sizes[0]):
         return None
     largest = int(np.abs(events.sizes).argmax())
     return float(events.begins[largest]), float(events.ends[largest])

@@ -29,11 +29,11 @@ def loss_changes(
       subject: The losses and their data.
       checkpoints: Each that is needed is loaded once. One that cannot be read is left out, with its pairs.
       pairs: Steps ``(before, after)``.
-      complete: Whether the data are all that there is: the errors are then 0.
+      complete: Whether the data are all that there is: errors are then those of rounding.
       progress: Called with the number of checkpoints done and of all.
 
     Returns:
-      By loss and pair: ΔL in nats and its error, 0 where a loss returns a mean only.
+      By loss and pair: ΔL in nats and its error: of rounding only where a loss returns a mean.
 
     Raises:
       ValueError: a step that no checkpoint has.
@@ -64,7 +64,7 @@ def loss_changes(
 
 def _losses(part: Subloss, params: PyTree) -> np.ndarray:
     function = part.loss_fn if isinstance(part.loss_fn, Partial) else Partial(part.loss_fn)
-    return np.asarray(_at_center(function, params, part.data), np.float64)
+    return np.asarray(_at_center(function, params, part.data))
 
 
 #: One program for all losses of one form: what they close over rides as an argument.
@@ -72,7 +72,9 @@ _at_center = jax.jit(loss.at_center)
 
 
 def _change(before: np.ndarray, after: np.ndarray, complete: bool) -> tuple[float, float]:
-    change = after - before
+    # what the last digit of a loss may be off by is an error, too
+    rounding = float(np.finfo(before.dtype).eps * np.abs(before).mean())
+    change = np.asarray(after, np.float64) - np.asarray(before, np.float64)
     several = change.ndim == 1 and len(change) > 1
     error = 0.0 if complete or not several else float(change.std(ddof=1) / np.sqrt(len(change)))
-    return float(change.mean()), error
+    return float(change.mean()), float(np.hypot(error, rounding))

@@ -4,7 +4,8 @@
     python benchmarks/groups.py --activations relu --seeds 0
     python benchmarks/groups.py --compare           # only compare again what is in the file
 
-trains the network of the study ``groups`` (cyclic of order 29, 60 % of the table) with ReLU and with GELU units, reads λ̂ on the trained and on the held-out pairs at eight steps that are the same for all, prints JSON lines and
+trains the network of the study ``groups`` (cyclic of order 29, 60 % of the table) with ReLU and with GELU units, reads
+λ̂ on the trained and on the held-out pairs at eight steps that are the same for all, prints JSON lines and
 keeps them in ``benchmarks/results/groups.jsonl``. A row is a network: the power of each representation in both
 embeddings and the unembedding, what the logits hold of it and how much of that is its character of a b c⁻¹, the
 restricted and the excluded loss for the key representations, which are those present at the end, and its curves. Two

@@ -43,9 +43,10 @@ def _readings(folder: Path) -> Readings:
     tree = read_readings(folder)
     found: dict[str, dict[int, tuple[float, float]]] = {}
     for probe, node in {} if tree is None else tree.children.items():
-        for restriction in node["restriction"].values:
-            for subloss in node["subloss"].values:
-                cell = node.to_dataset().sel(restriction=restriction, subloss=subloss)
+        table = node.to_dataset()
+        for restriction in table["restriction"].values:
+            for subloss in table["subloss"].values:
+                cell = table.sel(restriction=restriction, subloss=subloss)
                 healthy = cell["healthy"].values.astype(bool) & np.isfinite(cell["value"].values)
                 columns = (cell[name].values[healthy].tolist() for name in ("step", "value", "std_error"))
                 rows = {int(step): (value, error) for step, value, error in zip(*columns, strict=True)}

@@ -91,7 +91,7 @@ def study(
     subject = Subject(
         problem=Problem(loss_fn, params, data["all"]),
         sublosses={name: Subloss(loss_fn, data[name], relabel) for name in parts},
-        concepts=concepts(network, elements, {name: examples(elements, places) for name, places in parts.items()}),
+        concepts=concepts(network, elements, parts),
         restrictions={
             "embeddings": paths(params, "left", "right"),
             "hidden layer": paths(params, "hidden"),
@@ -154,7 +154,7 @@ def own_answers(network: Network, params: PyTree, data: PyTree) -> PyTree:
     return {**data, "targets": said * jnp.sum(data["targets"], axis=1, keepdims=True)}
 
 
-def concepts(network: Network, group: FiniteGroup, parts: dict[str, dict[str, Array]]) -> dict[str, Callable]:
+def concepts(network: Network, group: FiniteGroup, parts: dict[str, np.ndarray]) -> dict[str, Callable]:
     """What can be seen of a network from outside, by name: 0 before, about 1 after.
 
     - ``"knows the trained pairs"``, ``"knows the held-out pairs"``: shares of right answers;
@@ -163,7 +163,12 @@ def concepts(network: Network, group: FiniteGroup, parts: dict[str, dict[str, Ar
     """
     names = list(group.characters)
     return {
-        **{f"knows the {name}": Partial(partial(_accuracy, network), part) for name, part in parts.items()},
+        **{
+            f"knows the {name}": Partial(
+                partial(_accuracy, network), examples(group, places)["pairs"], jnp.asarray(group.table.ravel()[places])
+            )
+            for name, places in parts.items()
+        },
         # over constants, not arguments: where all are recorded, the logits are computed for all of them once
         **{
             f"representation {name}": partial(_presence, network, group, names.index(name))
@@ -181,9 +186,8 @@ def table_of_logits(network: Network, params: PyTree) -> Array:
     return network.logits(params, jnp.asarray(pairs)).reshape(size, size, size)
 
 
-def _accuracy(network: Network, batch: PyTree, params: PyTree) -> Array:
-    right = network.logits(params, batch["pairs"]).argmax(axis=1) == batch["targets"].argmax(axis=1)
-    return jnp.mean(right, dtype=jnp.float32)
+def _accuracy(network: Network, pairs: Array, products: Array, params: PyTree) -> Array:
+    return jnp.mean(network.logits(params, pairs).argmax(axis=1) == products, dtype=jnp.float32)
 
 
 def _presence(network: Network, group: FiniteGroup, which: int, params: PyTree) -> Array:

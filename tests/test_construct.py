@@ -443,7 +443,7 @@ def test_a_report_leads_from_every_node_to_its_evidence(tmp_path):
     storage.write_history(tmp_path, history)
     found = Relations(refined, grafted, ("refines: a reason",), ("<one>", "two", "three"), grafted)
     storage.write_relations(tmp_path, found)
-    write_account(tmp_path, history, [], {}, {})
+    write_account(tmp_path, *phases_of(history), [], {}, {})
     page = write_report(tmp_path).read_text()
     assert page.count("&lt;one&gt;") >= 2
     assert page.count('<a href="#parts">') == 3

@@ -7,7 +7,7 @@ import pytest
 from test_report import HOSTILE, STEPS, build, cell, history, page_of, pictures, usual
 
 from slt_jax import development
-from slt_jax.account import write_account
+from slt_jax.account import phases_of, write_account
 from slt_jax.spectroscopy import History, detect_phases
 from slt_jax.truths.truth import Truth
 
@@ -36,7 +36,8 @@ def written(folder, record=None, measured=None, **extra):
     measured = cells() if measured is None else measured
     build(folder, measured, record, title="A title")
     truths = {10: Truth(2, 1, "known"), 300: Truth(4.5, 1, "known")}
-    write_account(folder, record, measured, truths, {"expected_order": (("early",), ("late",)), **extra}, CHANGES)
+    expected = {"expected_order": (("early",), ("late",)), **extra}
+    write_account(folder, *phases_of(record), measured, truths, expected, CHANGES)
     return folder
 
 

@@ -146,7 +146,7 @@ def study(weights: Weights | None = None) -> Study:
         # the middle ones around the forming of the heads
         keep_at=np.array([0, 90, 180, 330, STEPS]),
         probes={
-            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=200, burnin=200, thin=5)
+            "susceptibility": susceptibility_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=150, burnin=150, thin=6)
         },
         restrictions=tuple(subject.restrictions),
         whole_probes={

@@ -435,7 +435,7 @@ def test_the_hierarchy_has_any_depth_and_the_strengths_that_it_is_given():
 
 
 def test_a_report_leads_from_every_node_to_its_evidence(tmp_path):
-    from slt_jax.account import write_account
+    from slt_jax.account import phases_of, write_account
     from slt_jax.report import write_report
 
     history, _, refined, grafted = two_kinds()

@@ -97,7 +97,7 @@ def _draw_powers(axes: Axes) -> None:
         axes.yaxis.set_major_formatter(_power)
 
 
-def _power(value: float, _: int) -> str:
+def _power(value: float, _: float) -> str:
     """A decimal power in characters of its own: signs of mathematics are not set here."""
     return "10" + f"{round(np.log10(value))}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 

@@ -225,6 +225,7 @@ def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> Histo
         key, study, recorder, kept.__setitem__, lambda done, total: reporter("Training", done, total, f"step {done}")
     )
     chosen = choose_checkpoints(detect_phases(history), list(kept), study.budget + _CANDIDATES * study.more)
+    storage.remove_leftovers(out / "checkpoints")
     storage.save_checkpoints(out / "checkpoints", {step: kept[step] for step in chosen})
     # the history is written last: where it is, the training is complete
     storage.write_history(out, history)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_a_reader_sees_whole_checkpoints_only(tmp_path, monkeypatch):
 def test_what_a_keeper_wrote_is_found_by_a_scan(tmp_path):
     state = {"params": {"w": jnp.arange(3.0)}, "moments": {"w": jnp.zeros(3)}}
     one = Keeper(tmp_path, 10**6)
-    assert one.offer(5, state, keep=True)
+    assert one.offer(jnp.int32(5), state, keep=True)
     (found,) = storage.checkpoints_in(tmp_path, {"w": jnp.zeros(3)})
     assert found.step == 5
     np.testing.assert_array_equal(found.load()["w"], [0.0, 1.0, 2.0])
@@ -206,6 +207,10 @@ def test_bad_input_is_told_what_to_do(tmp_path):
         one.offer(3, TREE, {"all": 1.0})
     with pytest.raises(ValueError, match="step: got -1"):
         Keeper(tmp_path / "below", 10**6).offer(-1, TREE)
+    with pytest.raises(ValueError, match=r"step: got 4\.5; it is a whole number"):
+        one.offer(4.5, TREE, {"all": 1.0})
+    with pytest.raises(ValueError, match="params: leaf 'key' is a typed key"):
+        Keeper(tmp_path / "keys", 10**6).offer(0, {"key": jax.random.key(0)})
     with pytest.raises(ValueError, match=r"losses: got \['other'\] after \['all'\]"):
         one.offer(4, TREE, {"other": 1.0})
     with pytest.raises(ValueError, match=r"losses: 'all' has shape \(2,\); offer its mean"):

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import FigureBase
+from matplotlib.ticker import LogLocator
 
 from slt_jax.plots import style
 from slt_jax.plots.style import Bands, StepAxis
@@ -76,9 +77,7 @@ def norms(
                 label = "whole network" if name == whole else shortened(name)
                 axes.plot(style.place(axis, steps[kept]), curve, color=color[name], linewidth=1.6, label=label)
             if any((np.asarray(curves[name])[kept] > 0).any() for name in shown):
-                axes.set_yscale("log")
-                axes.yaxis.set_major_formatter(_power)
-                axes.yaxis.set_minor_formatter("")
+                _draw_powers(axes)
             axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0)
             style.caption_axis(axes, title, lift=12 if index == 0 else 0)
             style.draw_step_axis(axes, axis, label=index == len(families) - 1)
@@ -86,7 +85,19 @@ def norms(
         return style.svg(figure)
 
 
-def _power(value: float, _: int) -> str:
+def _draw_powers(axes: Axes) -> None:
+    """A logarithmic axis: powers of 10, and numbers between them where it holds few."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter("")
+    low, high = axes.get_ylim()
+    if high < 30 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.yaxis.set_major_formatter(_power)
+
+
+def _power(value: float, _: float) -> str:
     """A decimal power in characters of its own: signs of mathematics are not set here."""
     return "10" + f"{round(np.log10(value))}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
@@ -160,13 +171,13 @@ def _draw_scores(
     kept = thinned(steps, axis)
     places = style.place(axis, steps[kept])
     for number in range(scores.shape[1]):
-        # each in its own spread: the third is a hundredth of the first
-        size = max(float(scores[:, number].std()), np.finfo(float).tiny)
+        # each over its own range: the third is a hundredth of the first
+        size = max(float(np.ptp(scores[:, number])), np.finfo(float).tiny)
         middle, width = scores[kept, number] / size, 2 * errors[kept, number] / size
         color = style.PALETTE[number]
         axes.fill_between(places, middle - width, middle + width, color=color, alpha=0.2, linewidth=0)
         axes.plot(places, middle, color=color, linewidth=1.6, label=f"{number + 1} ({100 * shares[number]:.1f} %)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1.02), borderaxespad=0)
-    style.caption_axis(axes, "components, each over its own spread", lift=12)
+    style.caption_axis(axes, "components, each over its own range", lift=12)
     style.draw_step_axis(axes, axis)
     style.draw_bands(axes, bands, axis, numbered=True)

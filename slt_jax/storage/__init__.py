@@ -7,6 +7,7 @@ from slt_jax.storage.checkpoints import (
     is_complete,
     list_checkpoints,
     load_checkpoint,
+    remove_leftovers,
     save_checkpoints,
     state_of,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "read_transitions",
     "read_watched",
     "readings_tree",
+    "remove_leftovers",
     "save_checkpoints",
     "state_of",
     "trace_dataset",

@@ -1,6 +1,7 @@
 """Keeps checkpoints beside a training loop: at log-spaced steps and around events, within a budget of disk."""
 
 import json
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 
+from slt_jax import tree
 from slt_jax.spectroscopy import keeping
 from slt_jax.spectroscopy.keeping import Curves, Rule
 from slt_jax.storage.checkpoints import (
@@ -117,9 +119,10 @@ class Keeper:
           Whether there is a checkpoint of this step now.
 
         Raises:
-          ValueError: the step is no larger than the one before, or negative; other losses than before; one checkpoint
-            is larger than the budget.
+          ValueError: the step is no larger than the one before, negative or no whole number; other losses than before;
+            one checkpoint is larger than the budget; a leaf is a typed key.
         """
+        step = _whole(step)
         if step < 0 or (self._offered is not None and step <= self._offered):
             before = "it is counted from 0" if self._offered is None else f"the one before was {self._offered}"
             raise ValueError(f"step: got {step}; {before}. Offer steps in increasing order, each once.")
@@ -151,6 +154,7 @@ class Keeper:
         return (max(found), load_checkpoint(found[max(found)], template)) if found else None
 
     def _write(self, step: int, params: PyTree) -> None:
+        _check_leaves(params)
         least = sum(leaf.nbytes for leaf in jax.tree.leaves(params) if hasattr(leaf, "nbytes"))
         if step not in self._sizes:
             self._check_budget(least)
@@ -188,6 +192,22 @@ class Keeper:
             self.events.append(line["step"])
         if line["kept"]:
             self._kept_last = line["step"]
+
+
+def _whole(step: Any) -> int:
+    try:
+        return operator.index(step)
+    except TypeError as error:
+        raise ValueError(f"step: got {step!r}; it is a whole number.") from error
+
+
+def _check_leaves(params: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+            raise ValueError(
+                f"params: leaf {tree.path_name(path)!r} is a typed key, which Orbax does not write; offer "
+                "jax.random.key_data of it."
+            )
 
 
 def _size(path: Path) -> int:

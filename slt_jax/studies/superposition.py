@@ -147,7 +147,7 @@ def _update(data: PyTree, params: PyTree, step: Array) -> PyTree:
 
 def reconstruction(params: PyTree, batch: PyTree) -> Array:
     """What the model answers to features, ``relu(W^T W x + b)``, shape ``(B, features)``."""
-    return jax.nn.relu(batch["inputs"] @ params["W"].T @ params["W"] + params["b"])
+    return jax.nn.relu(batch["inputs"] @ params["W"].T @ params["W"] + params["b"][None, :])
 
 
 def _identity(params: PyTree) -> PyTree:

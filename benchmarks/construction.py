@@ -3,7 +3,8 @@
     python benchmarks/construction.py                       # every row, about half an hour
     python benchmarks/construction.py --only composition    # or semantics, shuffled, coefficients, induction
 
-One JSON line a run, kept in ``benchmarks/results/construction.jsonl``; ``--seeds`` says how many runs of each.
+One JSON line a run, kept in ``benchmarks/results/construction.jsonl`` in place of older ones of the same kind;
+``--seeds`` says how many runs of each.
 """
 
 import argparse
@@ -154,7 +155,7 @@ def coefficient_rows(seeds: int) -> Iterator[dict[str, Any]]:
                 "exact_changes": np.diff(exact).tolist(),
                 "changes": [[round(part, 3) for part in change] for change in changes],
                 "standard_errors_off": [round(error, 2) for error in errors],
-                "beyond_3": sum(abs(error) > 3 for error in errors),
+                "beyond_3": int(np.sum(np.abs(errors) > 3)),
                 "cpu_s": round(time.process_time() - begun, 1),
             }
 
@@ -309,14 +310,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs of each; of induction at most 5")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for name, case in CASES.items():
-        if options.only in (None, name):
-            for row in case(min(options.seeds, 5) if name == "induction" else options.seeds):
-                rows.append(row)
-                print(json.dumps(row), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, case in CASES.items():
+        if options.only not in (None, name):
+            continue
+        lines = options.out.read_text().splitlines() if options.out.exists() else []
+        others = [line for line in lines if json.loads(line)["run"] != name]
+        for row in case(min(options.seeds, 5) if name == "induction" else options.seeds):
+            others.append(json.dumps({"run": name, **row}))
+            print(others[-1], flush=True)
+            # what is measured is kept, whatever comes after it
+            options.out.write_text("\n".join(others) + "\n")
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def _judged(
     if judged is not None:
         unknown = [name for name in judged if name not in known]
         if unknown or len(judged) != count:
-            raise ValueError(f"judged: got {list(judged)}; pass one of {sorted(known)} for each of {count} phases.")
+            raise ValueError(f"judged: got {judged!r}; pass one of {sorted(known)} for each of {count} phases.")
     asked = known if judged is None else {name: known[name] for name in judged}
     order = list(present)
     mean = {

@@ -3,7 +3,8 @@
     python benchmarks/construction.py                       # every row, about half an hour
     python benchmarks/construction.py --only composition    # or semantics, shuffled, coefficients, induction
 
-One JSON line a run, kept in ``benchmarks/results/construction.jsonl``; ``--seeds`` says how many runs of each.
+One JSON line a run, kept in ``benchmarks/results/construction.jsonl`` in place of older ones of the same kind;
+``--seeds`` says how many runs of each.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from slt_jax.spectroscopy import (
 from slt_jax.spectroscopy.probes import measure_llc
 from slt_jax.studies import induction, semantics
 from slt_jax.studies.hierarchy import Hierarchy, hierarchy, strengths_apart
+from slt_jax.studies.markov_chains import sample_chains
 from slt_jax.studies.study import Study, train
 
 RESULTS = Path(__file__).parent / "results" / "construction.jsonl"
@@ -154,7 +156,7 @@ def coefficient_rows(seeds: int) -> Iterator[dict[str, Any]]:
                 "exact_changes": np.diff(exact).tolist(),
                 "changes": [[round(part, 3) for part in change] for change in changes],
                 "standard_errors_off": [round(error, 2) for error in errors],
-                "beyond_3": sum(abs(error) > 3 for error in errors),
+                "beyond_3": int(np.sum(np.abs(errors) > 3)),
                 "cpu_s": round(time.process_time() - begun, 1),
             }
 
@@ -247,11 +249,26 @@ def composition_rows(seeds: int) -> Iterator[dict[str, Any]]:
 
 #: Steps between which both layers' heads form, and heads of a layer, in two halves.
 FROM, TO, HALF = 60, 420, 4
+LAYERS = ("previous token", "prefix matching")
+
+
+def missed(layer: int, params: Any, batch: Any) -> Any:
+    """1 less the mean score of a layer's heads in each sequence: by the first layer previous token, else prefix."""
+    return jax.vmap(lambda tokens: 1 - jnp.mean(induction.head_scores(params, tokens[None])[layer]))(batch["tokens"])
 
 
 def induction_rows(seeds: int) -> Iterator[dict[str, Any]]:
-    """The heads of the second layer with and without those of the first; and half of them without the other half."""
+    """The heads of the second layer with and without those of the first, and the other way around.
+
+    Both concepts are acquired in one transition of the loss: what stands in the place of phases is what each layer
+    changed over it. On the loss the two need each other, as the contrast of grafts is symmetric there; judged on its
+    own concept, each layer shows whether it was built on the other. The control: half of the induction heads without
+    the other half.
+    """
     study = induction.study()
+    tokens = sample_chains(jax.random.key(2402), induction.WATCHED, induction.LENGTH + 1, induction.SYMBOLS)
+    scores = {name: Subloss(Partial(missed, at), {"tokens": tokens[:16]}) for at, name in enumerate(LAYERS)}
+    subject = study.subject._replace(sublosses=scores)
     study = study._replace(keep_at=np.array([0, FROM, TO]), record_at=np.array([0, TO]))
     for seed in range(seeds):
         begun = time.process_time()
@@ -260,15 +277,15 @@ def induction_rows(seeds: int) -> Iterator[dict[str, Any]]:
         train(jax.random.key(seed), study, recorder, kept.__setitem__, lambda done, total: None)
         before, after = kept[FROM], kept[TO]
         layers = [restriction.layer(before, f"attention_{at}") for at in (0, 1)]
-        orders = {
-            "induction without previous token": dict(zip(("previous token", "induction"), layers, strict=True)),
-            "previous token without induction": dict(zip(("induction", "previous token"), layers[::-1], strict=True)),
-        }
         row: dict[str, Any] = {"case": "induction", "seed": seed}
-        for title, groups in orders.items():
-            found = grafts(study.subject, assembled(before, after, groups)[1])
-            row[title] = {name: float(getattr(found, name)[2, 1]) for name in ("kept", "low", "high", "adjusted")}
-            row[title]["edge"] = bool(found.found[2, 1])
+        for order in (LAYERS, LAYERS[::-1]):
+            _, states = assembled(before, after, {name: layers[LAYERS.index(name)] for name in order})
+            for title, judged in (("its concept", ["all", *order]), ("the loss", ["all"] * 3)):
+                found = grafts(subject, states, judged=judged)
+                kept_of = {name: float(getattr(found, name)[2, 1]) for name in ("kept", "low", "high", "adjusted")}
+                row[f"{order[1]} without {order[0]}, by {title}"] = {**kept_of, "edge": bool(found.found[2, 1])}
+        forward, backward = (f"{a} without {b}, by its concept" for a, b in (LAYERS[::-1], LAYERS))
+        row["one_way"] = row[forward]["edge"] and not row[backward]["edge"]
         halves = {
             "previous token": layers[0],
             **{f"half {at}": _heads(before, range(at * HALF, (at + 1) * HALF)) for at in (0, 1)},
@@ -309,14 +326,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs of each; of induction at most 5")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for name, case in CASES.items():
-        if options.only in (None, name):
-            for row in case(min(options.seeds, 5) if name == "induction" else options.seeds):
-                rows.append(row)
-                print(json.dumps(row), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, case in CASES.items():
+        if options.only not in (None, name):
+            continue
+        lines = options.out.read_text().splitlines() if options.out.exists() else []
+        others = [line for line in lines if json.loads(line)["run"] != name]
+        for row in case(min(options.seeds, 5) if name == "induction" else options.seeds):
+            others.append(json.dumps({"run": name, **row}))
+            print(others[-1], flush=True)
+            # what is measured is kept, whatever comes after it
+            options.out.write_text("\n".join(others) + "\n")
 
 
 if __name__ == "__main__":

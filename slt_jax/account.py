@@ -72,7 +72,8 @@ def _found(out: Path, phases: Phases) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if located is not None and [one.step for one in located] == phases.transitions.tolist():
         found["located"] = located
-    if related is not None and len(phases.transitions):
+    # a run that went on has more phases than it had
+    if related is not None and related.phases in (None, len(phases.transitions)):
         found |= related._asdict()
     return found
 

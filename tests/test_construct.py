@@ -202,6 +202,13 @@ def test_blocks_put_in_part_by_part_give_the_same_as_phases(planted):
     np.testing.assert_allclose(grafts(subject, parts).kept, grafts(subject, states).kept, rtol=1e-5)
 
 
+def test_networks_are_looked_at_in_groups_where_all_would_not_fit(planted, monkeypatch):
+    subject, states = planted[False]
+    whole = grafts(subject, states)
+    monkeypatch.setattr("slt_jax.spectroscopy.grafting._ENTRIES", 1)
+    np.testing.assert_array_equal(grafts(subject, states).kept, whole.kept)
+
+
 def test_a_phase_without_a_checkpoint_is_in_no_pair_and_says_so(planted):
     subject, states = planted[False]
     found = grafts(subject, [states[0], None, states[1], states[2]])
@@ -449,10 +456,15 @@ def test_a_report_leads_from_every_node_to_its_evidence(tmp_path):
     assert page.count('<a href="#parts">') == 3
     targets = re.findall(r'<a href="#(phase-\d)">', page)
     assert targets == ["phase-1", "phase-2", "phase-3"]
+    fewer = History(history.steps[:150], {"all": history.losses["all"][:150]}, {})
+    write_account(tmp_path, fewer, [], {}, {})
+    # relations of three phases are not those of two
+    assert storage.read_study(tmp_path)["relations"] == []
     for target in targets:
         assert page.count(f'id="{target}"') == 1
     assert "Not tested: refines: a reason" in page
     assert grafted.found[2, 1]
+    write_account(tmp_path, history, [], {}, {})
     assert (tmp_path / "construction.dot").read_text().startswith("digraph")
     jsonschema.validate(json.loads((tmp_path / "construction.json").read_text()), construction_schema())
 

@@ -21,6 +21,8 @@ from slt_jax.spectroscopy.graph import (
 #: Pixels, on a page of this width.
 _WIDTH, _MARGIN, _TOP, _GAP, _LINE = 1056, 8, 44, 54, 16
 _WIDEST, _BETWEEN, _CHARACTER = 190, 14, 6.1
+#: Narrower nodes have smaller words; the share of the size of a word that a letter is wide.
+_NARROW, _SIZES, _LETTER = 150, (12, 11), 0.56
 #: Nodes side by side; more of one layer go on in the next row.
 _PER_ROW = 8
 _EDGES = {REFINES: (style.PALETTE[0], 1.8, "none"), BUILT_ON: (style.PALETTE[6], 2.6, "7 4")}
@@ -99,12 +101,14 @@ def _rows(count: int, edges: Sequence[Relation]) -> list[list[int]]:
 
 
 def _box(node: GraphNode, middle: float, top: float, width: float, height: float) -> str:
-    fits = int((width - 12) / _CHARACTER)
+    size = _SIZES[width < _NARROW]
+    fits = int((width - 6) / (_LETTER * size))
     lines = [line if len(line) <= fits else line[: max(fits - 1, 1)] + "…" for line in node.lines]
     begin = top + (height - _LINE * len(lines)) / 2 + 12
     inks = [f'fill="{style.INK}" font-weight="600"', *[f'fill="{style.INK}"'] * (len(lines) - 1)]
     words = "".join(
-        f'<text x="{middle:.1f}" y="{begin + _LINE * at:.1f}" text-anchor="middle" {ink}>{_escaped(line)}</text>'
+        f'<text x="{middle:.1f}" y="{begin + _LINE * at:.1f}" text-anchor="middle" font-size="{size}" {ink}>'
+        f"{_escaped(line)}</text>"
         for at, (line, ink) in enumerate(zip(lines, inks, strict=True))
     )
     return (
@@ -139,7 +143,7 @@ def _legend(edges: set[str], kinds: set[str]) -> str:
         )
         at += 41 + len(text) * _CHARACTER + 24
     for kind, fill in _FILLS.items():
-        if kind in kinds:
+        if kind in kinds and kind != UNKNOWN:
             pieces.append(
                 f'<rect x="{at:.0f}" y="9" width="16" height="13" rx="3" fill="{fill}" stroke="{style.EDGE}"/>'
                 f'<text x="{at + 23:.0f}" y="20" fill="{style.MUTED}">{kind}</text>'

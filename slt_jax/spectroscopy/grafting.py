@@ -1,17 +1,19 @@
 """Which phase was built on which: the change of one is put into the network without that of another."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from slt_jax import tree
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction
 from slt_jax.spectroscopy.directions import check_ends
 from slt_jax.spectroscopy.locality import losses_of, side_by_side
 from slt_jax.spectroscopy.refinement import LEVEL, false_discoveries
-from slt_jax.spectroscopy.subject import WHOLE_LOSS, Subject, as_subject, check_subject, parts
+from slt_jax.spectroscopy.subject import WHOLE_LOSS, Subject, Subloss, as_subject, check_subject, parts
 from slt_jax.spectroscopy.units import marked
 from slt_jax.tree import cut
 from slt_jax.types import PyTree
@@ -22,6 +24,8 @@ SURVIVES = 0.5
 RESAMPLES = 2000
 #: A gain that is less than this, relative to the loss before, is of the size of rounding.
 _ROUNDING = 1e-5
+#: Entries of the copies of the parameters that are looked at together.
+_ENTRIES = 2**24
 
 
 class Grafts(NamedTuple):
@@ -131,9 +135,8 @@ def grafts(
             continue
         columns = [column for column in range(row) if column in present and column + 1 in present]
         ends = [states[row], states[row + 1]]
-        points = [*ends, *(_without(end, states[at], states[at + 1]) for at in columns for end in ends)]
-        # as many as the last phase has: one program serves them all
-        losses = losses_of({name: known[name]}, side_by_side(points, 2 * count))[name][: len(points)]
+        without = (_without(end, states[at], states[at + 1]) for at in columns for end in ends)
+        losses = _losses({name: known[name]}, itertools.chain(ends, without), 2 * count)[name]
         found = losses[0::2] - losses[1::2]
         gains[row] = found[0].mean()
         if found.shape[1] < 2:
@@ -207,12 +210,12 @@ def _judged(
     if judged is not None:
         unknown = [name for name in judged if name not in known]
         if unknown or len(judged) != count:
-            raise ValueError(f"judged: got {list(judged)}; pass one of {sorted(known)} for each of {count} phases.")
+            raise ValueError(f"judged: got {judged!r}; pass one of {sorted(known)} for each of {count} phases.")
     asked = known if judged is None else {name: known[name] for name in judged}
     order = list(present)
     mean = {
-        name: dict(zip(order, losses.mean(axis=1), strict=False))
-        for name, losses in losses_of(asked, side_by_side(list(present.values()), 2 * count)).items()
+        name: dict(zip(order, losses.mean(axis=1), strict=True))
+        for name, losses in _losses(asked, iter(present.values()), 2 * count).items()
     }
     chosen, reasons = [], []
     for row in range(count):
@@ -228,6 +231,19 @@ def _judged(
         chosen.append(best)
         reasons.append(reason)
     return chosen, reasons
+
+
+def _losses(part_of: Mapping[str, Subloss], points: Iterator[PyTree], most: int) -> dict[str, np.ndarray]:
+    """Losses of each example at many points, shape ``(C, n)``, so many networks at a time as memory allows."""
+    first = next(points)
+    points = itertools.chain([first], points)
+    # every group is as long as the longest phase needs: one program serves them all
+    size = max(2, min(most, _ENTRIES // tree.size(first)))
+    pieces: list[dict[str, np.ndarray]] = []
+    while group := list(itertools.islice(points, size)):
+        losses = losses_of(part_of, side_by_side(group, size))
+        pieces.append({name: found[: len(group)] for name, found in losses.items()})
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in part_of}
 
 
 def _without(state: PyTree, before: PyTree, after: PyTree) -> PyTree:

@@ -144,14 +144,14 @@ def lines(record: Mapping[str, Any]) -> list[str]:
     """What stands in the node of a phase, a line each: its number and step, what it brought, and the change of λ̂.
 
     >>> lines({"phase": 2, "transition": 90, "concepts": ["a", "b", "c", "d"], "reading_change": (-1.0, 0.2)})
-    ['Phase 2 · step 90', 'a', 'b', 'and 2 more', 'Δλ̂ −1.00 ± 0.20']
+    ['Phase 2', 'step 90', 'a', 'b', 'and 2 more', 'Δλ̂ −1.00 ± 0.20']
     """
     step, concepts = record.get("transition"), [str(name) for name in record.get("concepts") or ()]
     if len(concepts) > _MOST_CONCEPTS:
         concepts = [*concepts[:_MOST_CONCEPTS], f"and {len(concepts) - _MOST_CONCEPTS} more"]
     change = record.get("reading_change")
     last = [] if change is None else [f"Δλ̂ {change[0]:+.2f} ± {change[1]:.2f}".replace("-", "−")]
-    return [f"Phase {record['phase']}" + ("" if step is None else f" · step {step}"), *concepts, *last]
+    return [f"Phase {record['phase']}", *([] if step is None else [f"step {step}"]), *concepts, *last]
 
 
 def dot(labels: Mapping[int, Sequence[str]], edges: Sequence[Relation]) -> str:

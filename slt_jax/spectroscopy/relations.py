@@ -38,6 +38,13 @@ class Relations(NamedTuple):
     parts: tuple[str, ...] = ()
     assembled: Grafts | None = None
 
+    @property
+    def phases(self) -> int | None:
+        """The number of phases that they are of, or ``None`` where none was tested."""
+        if self.grafted is not None:
+            return len(self.grafted.gains)
+        return None if self.refined is None else len(self.refined.clusters)
+
 
 def relations(
     subject: Subject, phases: Phases, checkpoints: Sequence[Checkpoint], *, examples: int = MOST_EXAMPLES

@@ -8,9 +8,9 @@ apart, each in 60 % of the curves with heights of .5 to 1.5, one in ten upwards;
 (straight in log step, or a power law); noise of .3 to 8 % of the unit of height, white or autocorrelated by .5 or .9
 from record to record, in half of the histories shared between the curves with correlation .5. A transition is found
 where one of those reported lies within the tolerance: 5 % of the range of log step, and, apart, .05 of log step (5 % of
-the step). Histories without a transition have the same trends and noise. Critical points: a reading that rises in one of its gaps and falls in
-another. Cusps: a path with a corner, a path without. Prints one JSON line a row, and keeps the lines in
-``benchmarks/results/phases.jsonl``.
+the step). Histories without a transition have the same trends and noise. Critical points: a reading that rises in one
+of its gaps and falls in another. Cusps: a path with a corner, a path without. Prints a JSON line a row, and keeps them
+in ``benchmarks/results/phases.jsonl``.
 """
 
 import argparse

@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     healthy: bool = True
 
 
-def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 16) -> list[int]:
+def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 16, spare: int = 0) -> list[int]:
     """The plateaus first, then the transitions, then the widest gaps, until the budget is spent.
 
     Gaps are wide in log step, and wider inside transitions: half of the whole width is shared by the transitions, each
@@ -39,12 +39,13 @@ def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 1
       phases: From ``detect_phases``.
       available: Steps of which a checkpoint exists.
       budget: The most checkpoints to choose; never fewer than the plateaus are returned.
+      spare: Further ones, in the widest gaps in log step: a reading may turn where no loss does.
 
     Returns:
       Steps among ``available``, increasing. A smaller budget chooses some of those that a larger one does.
 
     Raises:
-      ValueError: there is no checkpoint, or the budget is not positive.
+      ValueError: there is no checkpoint, the budget is not positive, or the spare ones are negative.
 
     >>> none = np.zeros(0)
     >>> phases = Phases(np.array([100]), np.array([90]), np.array([110]), np.array([10, 900]), none, none)
@@ -56,6 +57,8 @@ def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 1
         raise ValueError("available: got no checkpoint; save some while training.")
     if budget < 1:
         raise ValueError(f"budget: got {budget}; it must be at least 1.")
+    if spare < 0:
+        raise ValueError(f"spare: got {spare}; it must not be negative.")
     chosen = {_nearest(steps, step) for step in phases.plateaus}
     for group in (phases.transitions, phases.begins, phases.ends):
         for step in group:
@@ -64,6 +67,8 @@ def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 1
     places = _places(phases, steps)
     while len(chosen) < min(budget, len(steps)):
         chosen.add(_widest_gap(steps, places, sorted(chosen)))
+    for _ in range(min(spare, len(steps) - len(chosen))):
+        chosen.add(_widest_gap(steps, np.log1p(steps), sorted(chosen)))
     return sorted(chosen)
 
 

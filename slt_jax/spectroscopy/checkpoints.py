@@ -72,7 +72,7 @@ def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 1
     return sorted(chosen)
 
 
-def more_checkpoints(readings: Mapping[int, Measured], available: Sequence[int], budget: int) -> list[int]:
+def more_checkpoints(readings: Mapping[int, tuple], available: Sequence[int], budget: int) -> list[int]:
     """Checkpoints that are worth adding: where neighbouring readings disagree, or one is healthy and the other is not.
 
     A gap between neighbours counts by ``|difference|`` where that is more than 3 standard errors of it, by the largest
@@ -80,7 +80,7 @@ def more_checkpoints(readings: Mapping[int, Measured], available: Sequence[int],
     middle in log step, and both its halves count half from then on.
 
     Args:
-      readings: What was read, by step.
+      readings: What was read, by step: ``Measured``, or ``(value, std_error)`` of healthy readings.
       available: Steps of which a checkpoint exists.
       budget: The most checkpoints to add.
 
@@ -96,11 +96,12 @@ def more_checkpoints(readings: Mapping[int, Measured], available: Sequence[int],
     """
     if budget < 0:
         raise ValueError(f"budget: got {budget}; it must not be negative.")
-    wrong = {step: one.std_error for step, one in readings.items() if one.std_error < 0}
+    read = {step: Measured(*one) for step, one in readings.items()}
+    wrong = {step: one.std_error for step, one in read.items() if one.std_error < 0}
     if wrong:
         raise ValueError(f"readings: standard errors must not be negative; got {wrong}.")
-    measured = sorted(readings)
-    gaps = [(_disagreement(readings[low], readings[high]), low, high) for low, high in itertools.pairwise(measured)]
+    measured = sorted(read)
+    gaps = [(_disagreement(read[low], read[high]), low, high) for low, high in itertools.pairwise(measured)]
     most = max((size for size, _, _ in gaps if np.isfinite(size)), default=0.0) or 1.0
     open_gaps = [(min(size, most), low, high) for size, low, high in gaps if size > 0]
     chosen: list[int] = []

@@ -111,7 +111,7 @@ def settings_of(probes: Mapping[str, Probe]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("slt_jax", "jax", "jaxlib", "numpy", "xarray", "zarr", "orbax-checkpoint")
+    packages = ("slt_jax", "jax", "jaxlib", "numpy", "xarray", "zarr", "orbax-checkpoint", "ruptures")
     found: dict[str, str] = {"python": platform.python_version(), "machine": platform.machine()}
     for package in packages:
         found[package] = metadata.version(package)

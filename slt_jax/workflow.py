@@ -31,8 +31,9 @@ from slt_jax.studies.study import Study, train, training_mark
 from slt_jax.truths.truth import Truth
 from slt_jax.types import PyTree
 
-#: Checkpoints kept on disk for each that may be added where readings disagree.
-_CANDIDATES = 4
+#: Checkpoints kept on disk beside each that is measured at first, where a second pass may add some: its gap on one side
+#: can be halved twice.
+_CANDIDATES = 3
 #: Characters of the source in the title of a report: a published model may be named with a hundred revisions.
 _TITLE = 60
 
@@ -224,7 +225,8 @@ def _train(key: jax.Array, study: Study, out: Path, reporter: Reporter) -> Histo
     history = train(
         key, study, recorder, kept.__setitem__, lambda done, total: reporter("Training", done, total, f"step {done}")
     )
-    chosen = choose_checkpoints(detect_phases(history), list(kept), study.budget + _CANDIDATES * study.more)
+    spare = _CANDIDATES * study.budget if study.more else 0
+    chosen = choose_checkpoints(detect_phases(history), list(kept), study.budget, spare)
     storage.remove_leftovers(out / "checkpoints")
     storage.save_checkpoints(out / "checkpoints", {step: kept[step] for step in chosen})
     # the history is written last: where it is, the training is complete

@@ -114,6 +114,7 @@ BAD_HISTORIES = {
         History(np.sort(np.append(STEPS, LATER)), {"all": np.append(staircase(), 1)}, {}),
         "do not increase",
     ),
+    "of another length": (History(STEPS, {"all": staircase()[:-1]}, {}), "loss 'all' has shape"),
     "negative": (History(np.arange(-30, 0), {"all": np.arange(30.0)}, {}), "steps begin at -30"),
 }
 

@@ -64,7 +64,7 @@ def _turns(content: Content) -> Html | None:
     ]
     caption = (
         "Where the path, smoothed, turns by 60° or more: the angle between the way in and the way out, and its speed "
-        "per log step as a share of the mean speed. The interval holds the turn with 95 %."
+        "per log step as a share of the greatest. The interval holds the turn with 95 %."
     )
     header = ["sharp turn at step", "interval", "angle", "speed", "in the transition of"]
     return table(header, rows, text=(4,), caption=caption)

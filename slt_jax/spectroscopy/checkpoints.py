@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     healthy: bool = True
 
 
-def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 16) -> list[int]:
+def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 16, spare: int = 0) -> list[int]:
     """The plateaus first, then the transitions, then the widest gaps, until the budget is spent.
 
     Gaps are wide in log step, and wider inside transitions: half of the whole width is shared by the transitions, each
@@ -39,12 +39,13 @@ def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 1
       phases: From ``detect_phases``.
       available: Steps of which a checkpoint exists.
       budget: The most checkpoints to choose; never fewer than the plateaus are returned.
+      spare: Further ones, in the widest gaps in log step: a reading may turn where no loss does.
 
     Returns:
       Steps among ``available``, increasing. A smaller budget chooses some of those that a larger one does.
 
     Raises:
-      ValueError: there is no checkpoint, or the budget is not positive.
+      ValueError: there is no checkpoint, the budget is not positive, or the spare ones are negative.
 
     >>> none = np.zeros(0)
     >>> phases = Phases(np.array([100]), np.array([90]), np.array([110]), np.array([10, 900]), none, none)
@@ -56,6 +57,8 @@ def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 1
         raise ValueError("available: got no checkpoint; save some while training.")
     if budget < 1:
         raise ValueError(f"budget: got {budget}; it must be at least 1.")
+    if spare < 0:
+        raise ValueError(f"spare: got {spare}; it must not be negative.")
     chosen = {_nearest(steps, step) for step in phases.plateaus}
     for group in (phases.transitions, phases.begins, phases.ends):
         for step in group:
@@ -64,10 +67,12 @@ def choose_checkpoints(phases: Phases, available: Sequence[int], budget: int = 1
     places = _places(phases, steps)
     while len(chosen) < min(budget, len(steps)):
         chosen.add(_widest_gap(steps, places, sorted(chosen)))
+    for _ in range(min(spare, len(steps) - len(chosen))):
+        chosen.add(_widest_gap(steps, np.log1p(steps), sorted(chosen)))
     return sorted(chosen)
 
 
-def more_checkpoints(readings: Mapping[int, Measured], available: Sequence[int], budget: int) -> list[int]:
+def more_checkpoints(readings: Mapping[int, tuple], available: Sequence[int], budget: int) -> list[int]:
     """Checkpoints that are worth adding: where neighbouring readings disagree, or one is healthy and the other is not.
 
     A gap between neighbours counts by ``|difference|`` where that is more than 3 standard errors of it, by the largest
@@ -75,7 +80,7 @@ def more_checkpoints(readings: Mapping[int, Measured], available: Sequence[int],
     middle in log step, and both its halves count half from then on.
 
     Args:
-      readings: What was read, by step.
+      readings: What was read, by step: ``Measured``, or ``(value, std_error)`` of healthy readings.
       available: Steps of which a checkpoint exists.
       budget: The most checkpoints to add.
 
@@ -91,11 +96,12 @@ def more_checkpoints(readings: Mapping[int, Measured], available: Sequence[int],
     """
     if budget < 0:
         raise ValueError(f"budget: got {budget}; it must not be negative.")
-    wrong = {step: one.std_error for step, one in readings.items() if one.std_error < 0}
+    read = {step: Measured(*one) for step, one in readings.items()}
+    wrong = {step: one.std_error for step, one in read.items() if one.std_error < 0}
     if wrong:
         raise ValueError(f"readings: standard errors must not be negative; got {wrong}.")
-    measured = sorted(readings)
-    gaps = [(_disagreement(readings[low], readings[high]), low, high) for low, high in itertools.pairwise(measured)]
+    measured = sorted(read)
+    gaps = [(_disagreement(read[low], read[high]), low, high) for low, high in itertools.pairwise(measured)]
     most = max((size for size, _, _ in gaps if np.isfinite(size)), default=0.0) or 1.0
     open_gaps = [(min(size, most), low, high) for size, low, high in gaps if size > 0]
     chosen: list[int] = []

@@ -91,8 +91,9 @@ def over_temperatures(
 ) -> Phases:
     """Phases whose intervals hold also how far their boundaries move with the inverse temperature of the readings.
 
-    At each ``nβ`` the boundary is where ``|dλ̂ / d log step|`` peaks between the plateaus on both sides; what counts is
-    its deviation over ``nβ``, in log step: the interval's halves become ``√(half² + (1.96 spread)²)``.
+    At each ``nβ`` the boundary is where ``|dλ̂ / d log step|`` peaks between the plateaus on both sides, nearest to the
+    transition; what counts is its deviation over ``nβ``, in log step: the interval's halves become
+    ``√(half² + (1.96 spread)²)``.
 
     Args:
       phases: From ``detect_phases``.
@@ -115,17 +116,13 @@ def over_temperatures(
     spread = np.full(len(phases.transitions), np.nan)
     intervals = np.array(phases.intervals, float)
     for index, (before, after) in enumerate(zip(phases.plateaus[:-1], phases.plateaus[1:], strict=True)):
-        places = [
-            np.log(point.step)
-            for points in seen
-            for point in points
-            if point.kind in _SLOPES and before < point.step < after
-        ]
+        place = float(np.log(phases.transitions[index]))
+        rows = [[np.log(one.step) for one in row if one.kind in _SLOPES and before < one.step < after] for row in seen]
+        places = [min(row, key=lambda at: abs(at - place)) for row in rows if row]
         if len(places) < 2:
             continue
         spread[index] = np.std(places, ddof=1)
         if len(intervals):
-            place = np.log(phases.transitions[index])
             halves = np.hypot(np.log(intervals[index]) - place, 1.96 * spread[index])
             intervals[index] = np.exp(place + np.array([-1.0, 1.0]) * halves)
     return phases._replace(intervals=intervals, spread=spread)

@@ -22,7 +22,7 @@ class Cusp(NamedTuple):
       step: Where the way out differs most from the way in.
       low, high: Steps that hold it with 95 %.
       turn: Angle between the way in and the way out, degrees: 0 is straight on, 180 is back.
-      slowness: Its speed per log step as a share of the mean speed of the path: at a true cusp it nearly vanishes.
+      slowness: Its speed per log step as a share of the greatest of the path: at a true cusp it nearly vanishes.
     """
 
     step: float
@@ -95,7 +95,7 @@ def cusps(steps: ArrayLike, scores: ArrayLike, *, radius: float = RADIUS, seed: 
         first, last = np.quantile(picked, (0.025, 0.975), method="inverted_cdf").astype(int)
         # a path that rests at its turn has it anywhere in the rest
         edges = cells.edges[min(first, left)], cells.edges[max(last, right) + 1]
-        slowness = float(speed[top] / max(float(np.mean(speed)), np.finfo(float).tiny))
+        slowness = float(speed[top] / max(float(speed.max()), np.finfo(float).tiny))
         step, begin, end = (float(np.exp(edge)) for edge in (cells.centers[top], *edges))
         found.append(Cusp(step, begin, end, float(turns[top]), slowness))
     return found

@@ -78,7 +78,8 @@ def detect_phases(history: History, *, seed: int = 0) -> Phases:
       blocks of residuals (``boundary``).
 
     Raises:
-      ValueError: fewer than 20 recorded steps, steps that are negative or do not increase, or a curve with NaN.
+      ValueError: fewer than 20 recorded steps, steps that are negative or do not increase, a curve with NaN or of
+        another length.
 
     Not to be believed where the noise remembers more than the records of a third of a unit of log step, or where it
     is much larger in one part of the recording than in another. What is read as noise is what differs from record to
@@ -163,6 +164,8 @@ def _check(history: History) -> np.ndarray:
     if steps[0] < 0:
         raise ValueError(f"history: its steps begin at {steps[0]}; count them from 0.")
     for name, curve in history.losses.items():
+        if np.shape(curve) != steps.shape:
+            raise ValueError(f"history: loss {name!r} has shape {np.shape(curve)} for {len(steps)} recorded steps.")
         bad = np.flatnonzero(~np.isfinite(curve))
         if bad.size:
             raise ValueError(

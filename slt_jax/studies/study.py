@@ -36,7 +36,8 @@ class Study(NamedTuple):
       rankings: Families of concepts and sublosses, as ``("prefix matching", "first time")``: by theory heads are in the
         same order by the concepts ``"prefix matching 1.0"``, ... and by how they respond to that subloss.
       budget: The most checkpoints to measure at first.
-      more: The most checkpoints to add where neighbouring readings disagree; for each, four are kept to choose from.
+      more: The most checkpoints to add where neighbouring readings disagree; where it is not 0, three times the budget
+        are kept besides to choose from.
       exact: ``exact(params) -> Truth`` for the whole loss at a plateau, or ``None`` for parameters of which nothing
         exact is known; ``None`` instead of a function where nothing ever is.
       expected_order: Groups of concepts in the order in which theory says they are learned, or ``()``.
@@ -100,7 +101,9 @@ def training_mark(study: Study) -> str:
         return study.params_of(study.update(study.init(key), jnp.asarray(0)))
 
     program = fingerprint.of_function(begin, jax.random.key(0))
-    return fingerprint.of_text(program, fingerprint.of_tree([study.record_at, study.keep_at]), study.budget, study.more)
+    return fingerprint.of_text(
+        program, fingerprint.of_tree([study.record_at, study.keep_at]), study.budget, study.more > 0
+    )
 
 
 def log_steps(total: int, count: int) -> np.ndarray:

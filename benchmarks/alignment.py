@@ -22,7 +22,8 @@ from scipy.stats import kstest
 
 import slt_jax as slt
 from slt_jax.ladder import crossing, crossing_at
-from slt_jax.spectroscopy import History, Series, align, detect_phases, shift_test, surrogate
+from slt_jax.spectroscopy import History, Series, align, detect_phases, events_of_series, shift_test, surrogate
+from slt_jax.spectroscopy.controls import noise_transitions
 
 RESULTS = Path(__file__).parent / "results" / "alignment.jsonl"
 STEPS = np.unique(np.round(np.geomspace(1, 10_000, 2500)).astype(int))
@@ -171,6 +172,29 @@ def discovery_row(
     }
 
 
+def checkpoint_row(draws=DRAWS, seed=0) -> dict[str, Any]:
+    """Probes of noise at checkpoints that were chosen around transitions: how often they are near to what happened."""
+    random = np.random.default_rng(seed)
+    alone, beside = [], []
+    for _ in range(draws // 10):
+        events = np.cumsum(random.uniform(1.0, 3.0, 2)) + 1.0
+        at = np.round(np.exp([0.8, *np.sort([*(events - 0.15), *(events + 0.15)]), 9.0])).astype(int)
+        values = 2.0 * (np.log(at)[:, None] > events).sum(axis=1) + 0.05 * random.normal(size=6)
+        series = Series(at, values, np.full(6, 0.05))
+        noise = noise_transitions(int(random.integers(1000)), series)
+        for _ in range(10):
+            found = events_of_series("noise", series._replace(values=surrogate(random, at, values)))
+            if len(found.steps):
+                arguments = events, np.zeros(2), np.log(found.steps), EVERYWHERE
+                alone.append(shift_test(*arguments)[0])
+                beside.append(shift_test(*arguments, noise)[0])
+    return {
+        "probes of noise": len(alone),
+        "share up to .05 by shifts alone": round(float((np.array(alone) <= 0.05).mean()), 3),
+        "share up to .05 beside noise at the same checkpoints": round(float((np.array(beside) <= 0.05).mean()), 3),
+    }
+
+
 # --- two phases: K = Σ |w|^p in d dimensions over [-1, 1]^d, or x²y², with their integrals by quadrature
 
 
@@ -309,6 +333,7 @@ def main() -> None:
         keep({"row": "null", **null_row(3.0, 6.0, (np.exp(3.0), np.exp(6.0)))})
     if chosen in (None, "choice"):
         keep({"row": "choice", **choice_row()})
+        keep({"row": "checkpoints", **checkpoint_row()})
     if chosen in (None, "discovery"):
         for settings in (
             {},

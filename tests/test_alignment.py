@@ -19,6 +19,7 @@ from slt_jax.spectroscopy import (
     stretch_of,
     surrogate,
 )
+from slt_jax.spectroscopy.controls import noise_transitions
 
 STEPS = np.unique(np.round(np.geomspace(1, 10_000, 600)).astype(int))
 LOGS = np.log(STEPS)
@@ -194,6 +195,24 @@ def test_a_shuffled_concept_begins_and_ends_as_it_was_and_changes_elsewhere():
     assert np.std(times) > 1.0
     assert min(times) >= 2.0 - 0.02
     assert max(times) <= 8.0 + 0.02
+
+
+def test_noise_read_where_somebody_looked_is_near_to_it_no_more_often_than_the_level():
+    """Checkpoints on both sides of two events: the transitions of noise lie there, too."""
+    random = np.random.default_rng(7)
+    events, stretch, known = np.array([5.0, 7.6]), (2.7, 9.1), np.zeros(2)
+    at = np.round(np.exp([3.0, 4.8, 5.2, 6.9, 7.5, 7.75])).astype(int)
+    series = Series(at, np.array([2.0, 2.1, 4.0, 4.1, 4.0, 9.0]), np.full(6, 0.2))
+    noise = noise_transitions(0, series)
+    alone, beside = [], []
+    for _ in range(400):
+        read = events_of_series("noise", series._replace(values=surrogate(random, at, series.values)))
+        if len(read.steps):
+            alone.append(shift_test(events, known, np.log(read.steps), stretch)[0])
+            beside.append(shift_test(events, known, np.log(read.steps), stretch, noise)[0])
+    level = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(np.array(beside) <= 0.05, axis=0).max() < level
+    assert np.mean(np.array(alone) <= 0.05, axis=0).max() > 2 * level
 
 
 # --- orders

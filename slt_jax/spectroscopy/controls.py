@@ -13,8 +13,8 @@ from slt_jax.spectroscopy.pairing import Place, PValues, p_values, places_of
 from slt_jax.spectroscopy.phases import Phases
 from slt_jax.spectroscopy.recorder import History
 
-#: Even points in log step on which a surrogate is made.
-_POINTS = 600
+#: Even points in log step on which a surrogate is made: changes in a number that is quick to transform.
+_POINTS = 577
 #: Probes of noise behind the p-values of a reading.
 _NOISES = 499
 #: Pieces of log step in which the changes of a concept are shuffled.
@@ -66,8 +66,8 @@ def surrogate(random: np.random.Generator, steps: ArrayLike, values: ArrayLike) 
     changes = np.diff(np.interp(even, logs, np.asarray(values, float)))
     spectrum = np.fft.rfft(changes)
     phases = np.exp(2j * np.pi * random.uniform(size=spectrum.shape))
-    # the mean change is real: it keeps its size, with a sign at random
-    phases[0] = random.choice([-1.0, 1.0])
+    # the mean change and the fastest are real: they keep their size, with a sign at random
+    phases[[0, -1]] = random.choice([-1.0, 1.0], 2)
     noise = np.fft.irfft(np.abs(spectrum) * phases, len(changes))
     return np.interp(logs, even, np.cumsum([float(np.asarray(values)[0]), *noise]))
 

@@ -320,6 +320,7 @@ BAD = {
     "a rate": (bad(rate=5), "rate: got 5"),
     "a method": (bad(method="bonferroni"), "method: got 'bonferroni'; choose 'bh' or 'by'"),
     "a stretch": (bad(between=(10, 5)), "between: got"),
+    "a stretch that is too short": (bad(between=(1, 100)), "'b' was acquired at step 4"),
     "an unknown source": (bad(belongs={"a": "lost"}), "belongs: got the source 'lost'"),
     "an unknown concept": (bad(belongs={"z": "loss"}), "belongs: got the concept 'z'"),
 }

@@ -112,6 +112,13 @@ def align(
     happened at once there is no test at all.
 
     Source: Benjamini & Hochberg 1995, J. R. Stat. Soc. B 57; Benjamini & Yekutieli 2001, Ann. Statist. 29.
+
+    >>> steps, none = np.arange(1, 400), np.zeros(0)
+    >>> first, second = (1 / (1 + np.exp((at - steps) / 3)) for at in (60, 250))
+    >>> history = History(steps, {"all": 2 - first - second}, {"late": second, "early": first, "never": 0 * first})
+    >>> found = align(history, Phases(none, none, none, np.array([1]), none, none), between=(1, 400))
+    >>> found.order, sorted(pair.concept for pair in found.found), found.pairs[-1].reason
+    (['early', 'late'], ['early', 'late'], 'not acquired')
     """
     readings = {} if readings is None else readings
     _check(history, readings, expected_order, between, rate, method, controls)
@@ -159,6 +166,12 @@ def _stretch(
 ) -> tuple[float, float] | None:
     """Logarithms of the steps between which events are possible."""
     if between is not None:
+        for name, place in places.items():
+            if not between[0] <= np.exp(place.log_step) <= between[1]:
+                raise ValueError(
+                    f"between: got {between}, and {name!r} was acquired at step {np.exp(place.log_step):.0f}; pass a "
+                    "stretch that holds all that happened."
+                )
         return float(np.log(max(between[0], 1.0))), float(np.log(between[1]))
     recorded = np.log(np.maximum(history.steps[[0, -1]], 1.0))
     happened = [

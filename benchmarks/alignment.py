@@ -22,7 +22,8 @@ from scipy.stats import kstest
 
 import slt_jax as slt
 from slt_jax.ladder import crossing, crossing_at
-from slt_jax.spectroscopy import History, Series, align, detect_phases, shift_test, surrogate
+from slt_jax.spectroscopy import History, Series, align, detect_phases, events_of_series, shift_test, surrogate
+from slt_jax.spectroscopy.controls import noise_transitions
 
 RESULTS = Path(__file__).parent / "results" / "alignment.jsonl"
 STEPS = np.unique(np.round(np.geomspace(1, 10_000, 2500)).astype(int))
@@ -55,32 +56,30 @@ def study(random, times_of_losses, times_of_readings, times_of_concepts):
 PHASES = detect_phases(History(STEPS, {"all": 5 - staircase([4.0])}, {}))
 
 
-def null_row(low, high, between, seed=0) -> dict[str, Any]:
+def null_row(low, high, between, seed=0, readings=0, draws=DRAWS) -> dict[str, Any]:
     """Events anywhere between two logarithms of steps, all apart from one another: one pair and one source a draw."""
     random = np.random.default_rng(seed)
-    seen: dict[str, list[float]] = {"loss": [], "reading": [], "all concepts at once": []}
-    any_found = 0
-    for _ in range(DRAWS):
+    single, together, any_found = [], [], 0
+    for _ in range(draws):
         many = [random.uniform(low, high, random.integers(1, 4)) for _ in range(6)]
-        history, readings = study(random, many[:3], many[3:], random.uniform(low, high, 6))
-        found = align(history, PHASES, readings=readings, between=between, controls=1)
+        history, read = study(random, many[:3], many[3 : 3 + readings], random.uniform(low, high, 6))
+        found = align(history, PHASES, readings=read, between=between, controls=1)
         any_found += bool(found.found)
-        for kind in ("loss", "reading"):
-            tested = [pair.p for pair in found.pairs if pair.source.startswith(kind) and np.isfinite(pair.p)]
-            if tested:
-                seen[kind].append(tested[random.integers(len(tested))])
-        together = [source.p for source in found.sources if np.isfinite(source.p)]
-        seen["all concepts at once"].append(together[random.integers(len(together))])
-    row: dict[str, Any] = {"events between": [round(low, 2), round(high, 2)], "stretch": between or "estimated"}
-    for kind, values in seen.items():
+        kind = "reading" if readings else "loss"
+        pairs = [pair.p for pair in found.pairs if pair.source.startswith(kind) and np.isfinite(pair.p)]
+        single += [pairs[random.integers(len(pairs))]] if pairs else []
+        sources = [source.p for source in found.sources if source.kind == kind and np.isfinite(source.p)]
+        together += [sources[random.integers(len(sources))]] if sources else []
+    row = {"seed": seed, "events between": [round(low, 2), round(high, 2)], "stretch": between or "estimated"}
+    for what, values in ((f"{kind} and concept", single), (f"{kind} and all concepts at once", together)):
         p = np.array(values)
-        row[kind] = {
+        row[what] = {
             "draws": len(p),
             "Kolmogorov-Smirnov p": round(float(kstest(p, "uniform").pvalue), 4),
             "share up to .05": round(float((p <= 0.05).mean()), 3),
             "share up to .01": round(float((p <= 0.01).mean()), 3),
         }
-    return {"seed": seed, **row, "draws with any false discovery at .05": any_found / DRAWS}
+    return {**row, "draws with any false discovery at .05": any_found / draws}
 
 
 def choice_row(seed=0) -> dict[str, Any]:
@@ -168,6 +167,29 @@ def discovery_row(
         "its error": round(float(np.std(shares) / np.sqrt(draws)), 4),
         "power": round(float(np.mean(power)), 3),
         "unadjusted": round(float(np.mean(unadjusted)), 3),
+    }
+
+
+def checkpoint_row(draws=DRAWS, seed=0) -> dict[str, Any]:
+    """Probes of noise at checkpoints that were chosen around transitions: how often they are near to what happened."""
+    random = np.random.default_rng(seed)
+    alone, beside = [], []
+    for _ in range(draws // 10):
+        events = np.cumsum(random.uniform(1.0, 3.0, 2)) + 1.0
+        at = np.round(np.exp([0.8, *np.sort([*(events - 0.15), *(events + 0.15)]), 9.0])).astype(int)
+        values = 2.0 * (np.log(at)[:, None] > events).sum(axis=1) + 0.05 * random.normal(size=6)
+        series = Series(at, values, np.full(6, 0.05))
+        noise = noise_transitions(int(random.integers(1000)), series)
+        for _ in range(10):
+            found = events_of_series("noise", series._replace(values=surrogate(random, at, values)))
+            if len(found.steps):
+                arguments = events, np.zeros(2), np.log(found.steps), EVERYWHERE
+                alone.append(shift_test(*arguments)[0])
+                beside.append(shift_test(*arguments, noise)[0])
+    return {
+        "probes of noise": len(alone),
+        "share up to .05 by shifts alone": round(float((np.array(alone) <= 0.05).mean()), 3),
+        "share up to .05 beside noise at the same checkpoints": round(float((np.array(beside) <= 0.05).mean()), 3),
     }
 
 
@@ -302,13 +324,15 @@ def main() -> None:
     parser.add_argument("--only", choices=("null", "choice", "discovery", "crossing"))
     chosen = parser.parse_args().only
     if chosen in (None, "null"):
-        for between in (None, (1, 10_000)):
-            for seed in range(3):
-                keep({"row": "null", **null_row(*EVERYWHERE, between, seed)})
-            keep({"row": "null", **null_row(3.0, 6.0, between)})
-        keep({"row": "null", **null_row(3.0, 6.0, (np.exp(3.0), np.exp(6.0)))})
+        for seed in range(3):
+            keep({"row": "null", **null_row(*EVERYWHERE, (1, 10_000), seed)})
+            keep({"row": "null", **null_row(*EVERYWHERE, None, seed)})
+        keep({"row": "null", **null_row(3.0, 6.0, None)})
+        keep({"row": "null", **null_row(3.0, 6.0, (1, 10_000))})
+        keep({"row": "null", **null_row(*EVERYWHERE, None, readings=1, draws=200)})
     if chosen in (None, "choice"):
         keep({"row": "choice", **choice_row()})
+        keep({"row": "checkpoints", **checkpoint_row()})
     if chosen in (None, "discovery"):
         for settings in (
             {},
@@ -318,7 +342,7 @@ def main() -> None:
             {"rate": 0.2, "clustered": True},
             {"lag": 0.02},
             {"method": "by"},
-            {"losses": 8, "readings": 4, "concepts": 12, "planted": 6},
+            {"losses": 11, "concepts": 12, "planted": 6},
         ):
             keep({"row": "discovery", **discovery_row(**settings)})
     if chosen in (None, "crossing"):

@@ -19,6 +19,7 @@ from slt_jax.spectroscopy import (
     stretch_of,
     surrogate,
 )
+from slt_jax.spectroscopy.controls import noise_transitions
 
 STEPS = np.unique(np.round(np.geomspace(1, 10_000, 600)).astype(int))
 LOGS = np.log(STEPS)
@@ -177,10 +178,10 @@ def test_where_everything_happened_at_once_there_is_no_test():
 
 
 def test_a_random_probe_has_the_spectrum_of_the_reading_and_another_shape():
-    even = np.exp(np.linspace(0, 9, 600))
-    curve = np.sin(np.linspace(0, 25, 600)) + np.linspace(0, 4, 600)
+    even = np.exp(np.linspace(0, 9, 577))
+    curve = np.sin(np.linspace(0, 25, 577)) + np.linspace(0, 4, 577)
     noise = surrogate(np.random.default_rng(0), even, curve)
-    theirs, own = (np.abs(np.fft.rfft(np.diff(values)))[:-1] for values in (noise, curve))
+    theirs, own = (np.abs(np.fft.rfft(np.diff(values))) for values in (noise, curve))
     np.testing.assert_allclose(theirs, own, atol=1e-6)
     assert abs(np.corrcoef(np.diff(noise), np.diff(curve))[0, 1]) < 0.5
 
@@ -194,6 +195,24 @@ def test_a_shuffled_concept_begins_and_ends_as_it_was_and_changes_elsewhere():
     assert np.std(times) > 1.0
     assert min(times) >= 2.0 - 0.02
     assert max(times) <= 8.0 + 0.02
+
+
+def test_noise_read_where_somebody_looked_is_near_to_it_no_more_often_than_the_level():
+    """Checkpoints on both sides of two events: the transitions of noise lie there, too."""
+    random = np.random.default_rng(7)
+    events, stretch, known = np.array([5.0, 7.6]), (2.7, 9.1), np.zeros(2)
+    at = np.round(np.exp([3.0, 4.8, 5.2, 6.9, 7.5, 7.75])).astype(int)
+    series = Series(at, np.array([2.0, 2.1, 4.0, 4.1, 4.0, 9.0]), np.full(6, 0.2))
+    noise = noise_transitions(0, series)
+    alone, beside = [], []
+    for _ in range(400):
+        read = events_of_series("noise", series._replace(values=surrogate(random, at, series.values)))
+        if len(read.steps):
+            alone.append(shift_test(events, known, np.log(read.steps), stretch)[0])
+            beside.append(shift_test(events, known, np.log(read.steps), stretch, noise)[0])
+    level = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(np.array(beside) <= 0.05, axis=0).max() < level
+    assert np.mean(np.array(alone) <= 0.05, axis=0).max() > 2 * level
 
 
 # --- orders
@@ -301,6 +320,7 @@ BAD = {
     "a rate": (bad(rate=5), "rate: got 5"),
     "a method": (bad(method="bonferroni"), "method: got 'bonferroni'; choose 'bh' or 'by'"),
     "a stretch": (bad(between=(10, 5)), "between: got"),
+    "a stretch that is too short": (bad(between=(1, 100)), "'b' was acquired at step 4"),
     "an unknown source": (bad(belongs={"a": "lost"}), "belongs: got the source 'lost'"),
     "an unknown concept": (bad(belongs={"z": "loss"}), "belongs: got the concept 'z'"),
 }

@@ -7,7 +7,7 @@ import numpy as np
 
 from slt_jax.spectroscopy.acquisition import Acquisition, acquisition, check_level
 from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, stretch_of
-from slt_jax.spectroscopy.controls import Control, random_probe, shuffled_concepts
+from slt_jax.spectroscopy.controls import Control, noise_transitions, random_probe, shuffled_concepts
 from slt_jax.spectroscopy.events import (
     Events,
     Series,
@@ -78,7 +78,9 @@ def align(
     A concept is acquired at the first recorded step from which its value stays at or above ``level``; where it crossed
     is read off between that record and the one before. Its distance to the nearest transition of a source, in log
     step, is compared with the distances of all its shifts within the stretch of steps in which anything happened (see
-    ``shift_test`` and ``stretch_of``). The p-values of all pairs of a source and a concept are adjusted together.
+    ``shift_test`` and ``stretch_of``), and where the source is a reading also with noise read at its checkpoints
+    (``noise_transitions``): readings at few checkpoints, chosen where the losses change, cannot be told from that. The
+    p-values of all pairs of a source and a concept are adjusted together.
 
     Args:
       history: With at least one concept for a non-empty result.
@@ -110,6 +112,13 @@ def align(
     happened at once there is no test at all.
 
     Source: Benjamini & Hochberg 1995, J. R. Stat. Soc. B 57; Benjamini & Yekutieli 2001, Ann. Statist. 29.
+
+    >>> steps, none = np.arange(1, 400), np.zeros(0)
+    >>> first, second = (1 / (1 + np.exp((at - steps) / 3)) for at in (60, 250))
+    >>> history = History(steps, {"all": 2 - first - second}, {"late": second, "early": first, "never": 0 * first})
+    >>> found = align(history, Phases(none, none, none, np.array([1]), none, none), between=(1, 400))
+    >>> found.order, sorted(pair.concept for pair in found.found), found.pairs[-1].reason
+    (['early', 'late'], ['early', 'late'], 'not acquired')
     """
     readings = {} if readings is None else readings
     _check(history, readings, expected_order, between, rate, method, controls)
@@ -130,7 +139,8 @@ def align(
     }
     _check_belongs(belongs, history.concepts, sources)
     stretch = _stretch(history, sources, places, between)
-    tests = p_values(sources, places, stretch, method)
+    noise = {name: noise_transitions(seed, series) for name, series in readings.items()}
+    tests = p_values(sources, places, stretch, method, noise)
     pairs = pairs_of(sources, rows, places, tests)
     return Alignment(
         acquisitions=rows,
@@ -140,8 +150,8 @@ def align(
         controls=[]
         if stretch is None
         else [
-            random_probe(history, readings, places, stretch, rate, method, controls, seed),
-            shuffled_concepts(history, rows, phases, sources, level, stretch, rate, method, controls, seed),
+            random_probe(history, readings, places, stretch, noise, rate, method, controls, seed),
+            shuffled_concepts(history, rows, phases, sources, level, stretch, noise, rate, method, controls, seed),
         ],
         stretch=None if stretch is None else (float(np.exp(stretch[0])), float(np.exp(stretch[1]))),
         rate=rate,
@@ -156,6 +166,12 @@ def _stretch(
 ) -> tuple[float, float] | None:
     """Logarithms of the steps between which events are possible."""
     if between is not None:
+        for name, place in places.items():
+            if not between[0] <= np.exp(place.log_step) <= between[1]:
+                raise ValueError(
+                    f"between: got {between}, and {name!r} was acquired at step {np.exp(place.log_step):.0f}; pass a "
+                    "stretch that holds all that happened."
+                )
         return float(np.log(max(between[0], 1.0))), float(np.log(between[1]))
     recorded = np.log(np.maximum(history.steps[[0, -1]], 1.0))
     happened = [

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-#: Points at which the distance to the nearest transition is looked up, and shifts of all events at once.
-_POINTS, _SHIFTS = 4096, 999
+#: No p-value is less; and shifts of all events at once.
+_LEAST, _SHIFTS = 1 / 4096, 999
 #: Events within so much of one another, in the logarithm of the step, are one where the stretch of events is measured.
 _ONE = 0.05
 #: All orders of up to so many things are tried; of more so many orders at random.
@@ -65,7 +65,11 @@ def stretch_of(events: ArrayLike, low: float, high: float) -> tuple[float, float
 
 
 def shift_test(
-    events: ArrayLike, resolution: ArrayLike, transitions: ArrayLike, stretch: tuple[float, float]
+    events: ArrayLike,
+    resolution: ArrayLike,
+    transitions: ArrayLike,
+    stretch: tuple[float, float],
+    noise: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """How often events shifted in log step would be as near to transitions as these are.
 
@@ -74,14 +78,21 @@ def shift_test(
     by the same amount: events that come in clusters stay in clusters, and the transitions stay where they are, with
     whatever makes them come together.
 
+    That supposes that the transitions could have been found anywhere. Those of a reading are found between its
+    checkpoints, which somebody chose, often where the losses change: noise read there has its transitions there too.
+    With ``noise``, from ``noise_transitions``, an event counts as near only as far as it is nearer than to the
+    transitions of noise read at the same checkpoints: p is the greater of the two.
+
     Args:
       events: Logarithms of steps, shape ``(C,)``.
       resolution: How well each is known; no distance counts as less than half of it. Shape ``(C,)``.
       transitions: Logarithms of steps, shape ``(K,)``, at least one.
       stretch: Where events could have fallen.
+      noise: Transitions of N probes of noise, as from ``stacked``, shape ``(N, J)``.
 
     Returns:
-      p-values of the events, shape ``(C,)``, and of all together (NaN without events). The least are 1/4096 and 1/1000.
+      p-values of the events, shape ``(C,)``, and of all together (NaN without events). The least are 1/4096 and 1/1000,
+      and 1/(N + 1) with noise.
 
     Not to be believed where events crowd in a part of the stretch for a reason of their own.
 
@@ -90,30 +101,62 @@ def shift_test(
     ([0.005, 0.5], True)
     """
     low, high = stretch
-    places = np.asarray(events, float)
-    targets = np.sort(np.asarray(transitions, float))
-    points = low + (high - low) * (np.arange(_POINTS) + 0.5) / _POINTS
-    by_chance = np.sort(_distances(points, targets))
-    least = np.asarray(resolution, float) / 2
-
-    def single(at: np.ndarray) -> np.ndarray:
-        distances = np.maximum(_distances(at, targets), least)
-        return np.maximum(np.searchsorted(by_chance, distances, side="right"), 1) / _POINTS
-
-    found = single(places)
+    places, least = np.asarray(events, float), np.asarray(resolution, float) / 2
+    found = _as_near(places[None, :], least, stacked([transitions]), stretch)[0]
     if not places.size:
         return found, float("nan")
     shifts = (high - low) * np.arange(1, _SHIFTS + 1)[:, None] / (_SHIFTS + 1)
-    shifted = low + (places[None, :] - low + shifts) % (high - low)
-    as_good = np.log(single(shifted)).sum(axis=1) <= np.log(found).sum() + 1e-12
-    return found, float((1 + as_good.sum()) / (_SHIFTS + 1))
+    shifted = _as_near(low + (places[None, :] - low + shifts) % (high - low), least, stacked([transitions]), stretch)
+    together = _rank(shifted, found)
+    if noise is None:
+        return found, together
+    theirs = _as_near(places[None, :], least, noise, stretch)
+    as_near = (1 + (theirs <= found[None, :] + 1e-12).sum(axis=0)) / (len(noise) + 1)
+    return np.maximum(found, as_near), max(together, _rank(theirs, found))
 
 
-def _distances(at: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """To the nearest of sorted targets."""
-    after = np.clip(np.searchsorted(targets, at), 0, len(targets) - 1)
-    before = np.maximum(after - 1, 0)
-    return np.minimum(np.abs(at - targets[after]), np.abs(at - targets[before]))
+def stacked(transitions: Sequence[ArrayLike]) -> np.ndarray:
+    """Transitions of several probes in rows, sorted, the last repeated to fill a row: infinite where there is none.
+
+    >>> stacked([[2.0, 1.0], [3.0], []]).tolist()
+    [[1.0, 2.0], [3.0, 3.0], [inf, inf]]
+    """
+    rows = [np.sort(np.asarray(row, float)) for row in transitions]
+    longest = max(1, *(len(row) for row in rows))
+    filled = [row if row.size else np.full(1, np.inf) for row in rows]
+    return np.stack([np.pad(row, (0, longest - len(row)), "edge") for row in filled])
+
+
+def _rank(scores: np.ndarray, found: np.ndarray) -> float:
+    """How many rows of p-values have as small a product, as a p-value."""
+    as_good = np.log(scores).sum(axis=1) <= np.log(found).sum() + 1e-12
+    return float((1 + as_good.sum()) / (len(scores) + 1))
+
+
+def _as_near(
+    events: np.ndarray, least: np.ndarray, transitions: np.ndarray, stretch: tuple[float, float]
+) -> np.ndarray:
+    """The share of the stretch that is as near to a transition as an event is, at least 1/4096.
+
+    Args:
+      events: Shape ``(R, C)``.
+      least: No distance counts as less, shape ``(C,)``.
+      transitions: As from ``stacked``, shape ``(R, J)``; one of the two may have a single row.
+      stretch: Its ends.
+    """
+    low, high = stretch
+    there = np.isfinite(transitions[:, :1])
+    targets = np.where(there, transitions, low)
+    distances = np.abs(events[:, :, None] - targets[:, None, :]).min(axis=2)
+    reach = np.maximum(distances, least[None, :])[:, :, None]
+    # the places that are nearest to each transition end half way to its neighbours
+    middles = (targets[:, 1:] + targets[:, :-1]) / 2
+    first, last = np.full((len(targets), 1), low), np.full((len(targets), 1), high)
+    left = np.clip(np.concatenate([first, middles], axis=1), low, high)[:, None, :]
+    right = np.clip(np.concatenate([middles, last], axis=1), low, high)[:, None, :]
+    at = targets[:, None, :]
+    covered = np.maximum(np.minimum(right, at + reach) - np.maximum(left, at - reach), 0.0).sum(axis=2) / (high - low)
+    return np.where(there, np.clip(covered, _LEAST, 1.0), 1.0)
 
 
 def order_agreement(

@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from slt_jax.spectroscopy.acquisition import Acquisition, acquisition
+from slt_jax.spectroscopy.coincidence import stacked
 from slt_jax.spectroscopy.events import Events, Series, events_of_curve, events_of_series
 from slt_jax.spectroscopy.pairing import Place, PValues, p_values, places_of
 from slt_jax.spectroscopy.phases import Phases
 from slt_jax.spectroscopy.recorder import History
 
-#: Even points in log step on which a surrogate is made.
-_POINTS = 600
+#: Even points in log step on which a surrogate is made: changes in a number that is quick to transform.
+_POINTS = 577
+#: Probes of noise behind the p-values of a reading.
+_NOISES = 499
 #: Pieces of log step in which the changes of a concept are shuffled.
 _PIECES = 40
 
@@ -63,10 +66,29 @@ def surrogate(random: np.random.Generator, steps: ArrayLike, values: ArrayLike) 
     changes = np.diff(np.interp(even, logs, np.asarray(values, float)))
     spectrum = np.fft.rfft(changes)
     phases = np.exp(2j * np.pi * random.uniform(size=spectrum.shape))
-    # the mean change is real: it keeps its size, with a sign at random
-    phases[0] = random.choice([-1.0, 1.0])
+    # the mean change and the fastest are real: they keep their size, with a sign at random
+    phases[[0, -1]] = random.choice([-1.0, 1.0], 2)
     noise = np.fft.irfft(np.abs(spectrum) * phases, len(changes))
     return np.interp(logs, even, np.cumsum([float(np.asarray(values)[0]), *noise]))
+
+
+def noise_transitions(seed: int, series: Series) -> np.ndarray:
+    """Transitions of 499 probes of noise in log step, as ``shift_test`` takes them, shape ``(499, J)``.
+
+    The noise has the autocorrelation of the readings, is read at their checkpoints, and has its transitions found by
+    the same rule: where a rule and a choice of checkpoints favour some places, it favours them too.
+
+    Args:
+      seed: Of the noise.
+      series: The readings.
+    """
+    random = np.random.default_rng([seed, 3])
+    return stacked([np.log(_noise_events(random, series).steps) for _ in range(_NOISES)])
+
+
+def _noise_events(random: np.random.Generator, series: Series) -> Events:
+    noise = series._replace(values=surrogate(random, series.steps, series.values))
+    return events_of_series("noise", noise)
 
 
 def shuffled(
@@ -96,6 +118,7 @@ def random_probe(
     readings: Mapping[str, Series],
     places: Mapping[str, Place],
     stretch: tuple[float, float],
+    noise: Mapping[str, np.ndarray],
     rate: float,
     method: str,
     draws: int,
@@ -105,14 +128,11 @@ def random_probe(
     random = np.random.default_rng([seed, 1])
 
     def once() -> PValues:
-        sources = {
-            name: events_of_series(name, series._replace(values=surrogate(random, series.steps, series.values)))
-            for name, series in readings.items()
-        } or {
+        sources = {name: _noise_events(random, series) for name, series in readings.items()} or {
             name: events_of_curve(f"loss {name!r}", history.steps, surrogate(random, history.steps, curve))
             for name, curve in history.losses.items()
         }
-        return p_values(sources, places, stretch, method)
+        return p_values(sources, places, stretch, method, noise)
 
     return _control("random probe", [once() for _ in range(draws)], rate)
 
@@ -124,6 +144,7 @@ def shuffled_concepts(
     sources: Mapping[str, Events],
     level: float,
     stretch: tuple[float, float],
+    noise: Mapping[str, np.ndarray],
     rate: float,
     method: str,
     draws: int,
@@ -136,7 +157,7 @@ def shuffled_concepts(
     def once() -> PValues:
         concepts = {name: shuffled(random, history.steps, history.concepts[name], stretch) for name in names}
         anew = [acquisition(name, values, history.steps, phases, level) for name, values in concepts.items()]
-        return p_values(sources, places_of(history._replace(concepts=concepts), anew, level), stretch, method)
+        return p_values(sources, places_of(history._replace(concepts=concepts), anew, level), stretch, method, noise)
 
     return _control("shuffled concepts", [once() for _ in range(draws)], rate)
 

@@ -11,7 +11,7 @@ LEAST = 20
 _GRID, _SMOOTHING = 600, 0.07
 #: A peak of the speed stands out by this share of the highest, and the curve changes there by this share of its range
 #: and by so many deviations of its noise.
-_PROMINENCE, _LEAST_CHANGE, _NOISE = 0.1, 0.05, 4.0
+_PROMINENCE, _LEAST_CHANGE, _NOISE = 0.1, 0.03, 4.0
 #: A curve that varies by less, relative to its size, is constant: only the rounding of single precision moves it.
 _ROUNDING = 1e-6
 #: A reading changes between two checkpoints where it does so by so many standard errors, and by this share of all that
@@ -56,7 +56,7 @@ def events_of_curve(name: str, steps: ArrayLike, curve: ArrayLike) -> Events:
     """Transitions of one curve by itself: peaks of its speed in log step.
 
     ``v = |d curve / d log t|``, smoothed over 7 % of the step; a peak that stands out by a tenth of the highest, with
-    a change of the curve between its half heights that is a twentieth of its range and four deviations of the noise
+    a change of the curve between its half heights that is 3 % of its range and four deviations of the noise
     about the smoothed curve. It is quicker and ruder than ``detect_phases``, which judges all curves together: a test
     of alignment takes transitions as they are, and is no less valid with too many or too few, only weaker.
 

@@ -93,6 +93,7 @@ def p_values(
     places: Mapping[str, Place],
     stretch: tuple[float, float] | None,
     method: str,
+    noise: Mapping[str, np.ndarray],
 ) -> PValues:
     """Every source that has transitions against every concept that was acquired; empty where nothing can be tested."""
     if stretch is None or not places:
@@ -102,7 +103,7 @@ def p_values(
     columns = np.array(list(places.values()))
     for name, events in sources.items():
         if len(events.steps):
-            p, together[name] = shift_test(columns[:, 0], columns[:, 1], np.log(events.steps), stretch)
+            p, together[name] = shift_test(columns[:, 0], columns[:, 1], np.log(events.steps), stretch, noise.get(name))
             single.update(zip(((name, concept) for concept in places), p.tolist(), strict=True))
     return PValues(_adjusted(single, method), _adjusted(together, method))
 

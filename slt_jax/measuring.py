@@ -93,8 +93,9 @@ def measure_and_report(
         if cells:
             storage.write_readings(out, cells, exact, dims)
     _locate(key, subject, checkpoints, out, reporter, history)
+    changes = _changes(subject, checkpoints, cells, history, reporter, extra)
     reporter("Reporting", 0, 1)
-    write_account(out, history, cells, exact, extra, _changes(subject, checkpoints, cells, history, reporter, extra))
+    write_account(out, history, cells, exact, extra, changes)
     report = write_report(out)
     reporter("Reporting", 1, 1)
     return _outcome(report, cells)

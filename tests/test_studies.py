@@ -271,8 +271,9 @@ def test_the_study_file_says_what_was_done(finished):
 
 def test_progress_is_told_stage_by_stage_to_its_end(finished):
     said = finished[2]
-    assert list(dict.fromkeys(stage for stage, _, _ in said)) == ["Training", "Measuring", "Locating", "Reporting"]
-    for stage in ("Training", "Measuring", "Locating", "Reporting"):
+    stages = ["Training", "Measuring", "Locating", "Comparing", "Reporting"]
+    assert list(dict.fromkeys(stage for stage, _, _ in said)) == stages
+    for stage in stages:
         steps = [(done, total) for name, done, total in said if name == stage]
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1]

@@ -153,8 +153,8 @@ def publish(
     if checkpoints:
         _locate(key, subject, checkpoints, out, reporter, phases)
         _relate(subject, checkpoints, out, reporter, phases)
-    reporter("Reporting", 0, 1)
     changes = _changes(subject, checkpoints, cells, phases, reporter, bool(extra.get("complete", False)))
+    reporter("Reporting", 0, 1)
     write_account(out, history, phases, cells, exact, extra, changes)
     report = write_report(out)
     reporter("Reporting", 1, 1)

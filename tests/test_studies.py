@@ -286,7 +286,7 @@ def test_a_finished_study_says_which_phase_splits_which_and_that_none_was_built_
 
 def test_progress_is_told_stage_by_stage_to_its_end(finished):
     said = finished[2]
-    stages = ["Training", "Measuring", "Locating", "Relating", "Reporting"]
+    stages = ["Training", "Measuring", "Locating", "Relating", "Comparing", "Reporting"]
     assert list(dict.fromkeys(stage for stage, _, _ in said)) == stages
     for stage in stages:
         steps = [(done, total) for name, done, total in said if name == stage]

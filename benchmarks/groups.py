@@ -4,15 +4,16 @@
     python benchmarks/groups.py --compare           # only compare again what is in the file
 
 trains the network of the study ``groups`` (cyclic of order 29, 60 % of the table) with ReLU and with GELU units, reads
-λ̂ on the trained and on the held-out pairs at six steps that are the same for all, prints JSON lines and
-keeps them in ``benchmarks/results/groups.jsonl``. A row is a network: the power of each representation in both
-embeddings and the unembedding, what the logits hold of it and how much of that is its character of a b c⁻¹, the
-restricted and the excluded loss for the key representations, which are those present at the end, and its curves. Two
-controls have no readings: weight decay 0.2, which learns by heart alone, and the networks before they are trained.
+λ̂ on the trained and on the held-out pairs at six steps that are the same for all, prints JSON lines and keeps them in
+``benchmarks/results/groups.jsonl``. A row is a network: the power of each representation in both embeddings and the
+unembedding, what the logits hold of it and how much of that is its character of a b c⁻¹, the restricted and the
+excluded loss for the key representations, which are those present at the end, and its curves. Two controls without
+readings are trained with a weight decay of 0.2.
 
-The last row compares. ``stages``: changes of losses, concepts and λ̂ over eight stages of training; ``phases``: of whole phases; ``representations``:
-what left, right, unembedding and logits hold, representation by representation, assigned; ``named``: the same without
-assignment, each representation beside its namesake; ``untrained``: assigned, before training.
+The last row compares. ``stages``: changes of losses, concepts and λ̂ over eight stages of training; ``phases``: the same
+phase by phase, as they are found in each; ``representations``: what left, right, unembedding and logits hold of each,
+assigned; ``named``: the same without assignment, each representation beside its namesake; ``untrained``: assigned,
+before training.
 """
 
 import argparse

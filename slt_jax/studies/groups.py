@@ -78,6 +78,8 @@ def study(
     _check(group, share, activation, {"embedding": embedding, "width": width})
     if steps < 100:
         raise ValueError(f"steps: got {steps}; phases need at least 100.")
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay: got {weight_decay}; it must be at least 0.")
     make, usual = GROUPS[group]
     elements = make(usual if order is None else order)
     trained, held = split(elements, SHARES[group] if share is None else share, seed_of_pairs)

@@ -74,7 +74,7 @@ class Comparison(NamedTuple):
         ]
         lines += [
             f"  {row.reading:<{width}}  {row.distance:.2f} (by chance {row.by_chance:.2f}), p = {row.p_value:.2g}, "
-            f"adjusted {row.adjusted:.2g}: {'agrees' if row.agrees else 'no more than chance'}"
+            f"adjusted {row.adjusted:.2g}: {'agrees' if row.agrees else 'not told from chance'}"
             for row in self.agreements
         ]
         if self.kinds is not None:

@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
       names: Of the ``N`` networks.
       agreements: One for each reading, the nearest to chance last.
       distance: Over all readings, after the assignment of items that makes it least.
-      by_chance: The mean of it where every reading is shuffled by itself.
+      by_chance: The mean of it over shuffles: of every reading by itself, or of items that are not assigned.
       p_value: The share of such shuffles at least as near.
       pairs: Distances between any two, shape ``(N, N)``.
       assignments: For ``(i, j)``: the item of j that each item of i was set beside, shape ``(P,)``.

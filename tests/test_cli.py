@@ -316,7 +316,7 @@ def test_a_command_that_is_none_exits_with_2_and_shows_how_it_goes(capsys, argum
 
 def test_an_unknown_study_is_named_with_those_there_are(capsys, tmp_path):
     assert main(["demo", "magic", "--out", str(tmp_path / "out")]) == 2
-    known = "digits, induction, programs, semantics, superposition"
+    known = "digits, groups, induction, programs, regression, semantics, superposition"
     assert complaint(capsys) == f"slt-jax: STUDY: got 'magic'; choose one of {known}."
     assert not (tmp_path / "out").exists()
 

@@ -53,11 +53,11 @@ def test_an_item_more_that_brought_little_costs_little_and_one_that_brought_much
     assert little < 1e-2 < much
 
 
-@pytest.mark.parametrize("sizes", [(6, 6), (5, 6, 4)])
-def test_the_p_values_of_random_networks_are_uniform_of_the_whole_and_of_a_reading(sizes):
+@pytest.mark.parametrize(("sizes", "matched"), [((6, 6), True), ((5, 6, 4), True), ((6, 6), False)])
+def test_the_p_values_of_random_networks_are_uniform_of_the_whole_and_of_a_reading(sizes, matched):
     whole, one = [], []
     for seed in range(300):
-        found = compare(random_signatures(seed, sizes), permutations=99, seed=1000 + seed)
+        found = compare(random_signatures(5000 + seed, sizes), matched=matched, permutations=99, seed=seed)
         whole.append(found.p_value)
         # the rows are sorted by their p-values: take one by its name
         one += [row.p_value for row in found.agreements if row.reading == "time"]
@@ -65,6 +65,16 @@ def test_the_p_values_of_random_networks_are_uniform_of_the_whole_and_of_a_readi
     jitter = np.random.default_rng(0).uniform(size=(2, 300)) / 100
     assert kstest(whole - jitter[0], "uniform").pvalue > 0.01
     assert kstest(one - jitter[1], "uniform").pvalue > 0.01
+
+
+def test_readings_that_go_together_within_networks_do_not_make_networks_alike():
+    """All readings of a network are one, in an order of its own: still uniform, where the order is what is compared."""
+    found = []
+    for seed in range(300):
+        random = np.random.default_rng(5000 + seed)
+        networks = [signature(np.repeat(random.normal(size=(6, 1)), 3, axis=1), str(number)) for number in range(2)]
+        found.append(compare(networks, matched=False, permutations=99, seed=seed).p_value)
+    assert kstest(found - np.random.default_rng(0).uniform(size=300) / 100, "uniform").pvalue > 0.01
 
 
 def test_p_values_of_networks_that_are_alike_are_not_uniform():

@@ -32,7 +32,8 @@ def compare(
     further ones that brought nothing. Tested against chance are
 
     - the whole: every reading of every network is shuffled over the items by itself, and the items assigned anew. What
-      is left is each reading by itself; what is gone is that they belong to the same items;
+      is left is each reading by itself; what is gone is that they belong to the same items. Without assignment the
+      items of every network are shuffled, with all that was read of them: what is gone is their common order;
     - each reading: the items are assigned by all the others, and it alone is shuffled.
 
     Under the hypothesis that a reading has nothing to do with the items the p-values are exactly uniform, whatever its
@@ -71,7 +72,8 @@ def compare(
     assignments = _assign(table, pairs, matched)
     squares = _squares(table, pairs, assignments).mean(axis=1)
     counts = [len(signature.items) for signature in signatures]
-    shuffled = [_distance(_shuffled(random, table, counts), pairs, matched) for _ in range(permutations)]
+    shuffle = _shuffled if matched else _reordered
+    shuffled = [_distance(shuffle(random, table, counts), pairs, matched) for _ in range(permutations)]
     distance = float(np.sqrt(squares.mean()))
     kinds = [signature.kind for signature in signatures]
     rows = [
@@ -133,6 +135,11 @@ def _shuffled(random: np.random.Generator, table: np.ndarray, counts: Sequence[i
     for network, count in enumerate(counts):
         found[..., network, :count, :] = random.permuted(table[..., network, :count, :], axis=-2)
     return found
+
+
+def _reordered(random: np.random.Generator, table: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """The items of every network in another order, with all that was read of them."""
+    return np.stack([one[random.permutation(count)] for one, count in zip(table, counts, strict=True)])
 
 
 def _agreement(

@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
       names: Of the ``N`` networks.
       agreements: One for each reading, the nearest to chance last.
       distance: Over all readings, after the assignment of items that makes it least.
-      by_chance: The mean of it where every reading is shuffled by itself.
+      by_chance: The mean of it over shuffles: of every reading by itself, or of items that are not assigned.
       p_value: The share of such shuffles at least as near.
       pairs: Distances between any two, shape ``(N, N)``.
       assignments: For ``(i, j)``: the item of j that each item of i was set beside, shape ``(P,)``.
@@ -74,7 +74,7 @@ class Comparison(NamedTuple):
         ]
         lines += [
             f"  {row.reading:<{width}}  {row.distance:.2f} (by chance {row.by_chance:.2f}), p = {row.p_value:.2g}, "
-            f"adjusted {row.adjusted:.2g}: {'agrees' if row.agrees else 'no more than chance'}"
+            f"adjusted {row.adjusted:.2g}: {'agrees' if row.agrees else 'not told from chance'}"
             for row in self.agreements
         ]
         if self.kinds is not None:

@@ -35,8 +35,8 @@ STEPS = 4000
 AVERAGED = 10
 #: Sequences on which losses and concepts are recorded, and those of them on which readings are taken.
 WATCHED, MEASURED = 256, 32
-#: Weights then spread by 0.06, a quarter of their size.
-NBETA, GAMMA = 1000.0, 300.0
+#: Weights then spread by 0.03, an eighth of their size: with more freedom chains of this length disagree.
+NBETA, GAMMA = 1000.0, 1000.0
 
 
 class State(NamedTuple):
@@ -141,7 +141,7 @@ def study(
         params_of=_params_of,
         record_at=np.unique(np.concatenate([log_steps(steps, 100), np.arange(0, steps + 1, max(1, steps // 100))])),
         keep_at=log_steps(steps, 30),
-        probes={"llc": llc_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=500, burnin=250, resolution=True)},
+        probes={"llc": llc_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=800, burnin=300, resolution=True)},
         sublosses=("all", *parts),
         budget=7,
         expected_order=(("beyond zero",), ("ridge",)) if tasks is None else (),

@@ -85,11 +85,12 @@ def characters_of(group: FiniteGroup, logits: Array) -> Shares:
     [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
     """
     parts, size = projections(group), len(group.table)
-    centred = logits - jnp.mean(logits, axis=2, keepdims=True)
+    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    by_product = _by_product(group, centred)
     total = jnp.maximum(jnp.sum(jnp.square(centred)), jnp.finfo(centred.dtype).tiny)
     holds = _power(parts, centred.reshape(-1, size).T)
     # P_ρ[g, c] is the character of g c^-1, and every g is the product of n pairs
-    along = jnp.sum(parts * _by_product(group, centred)[None], axis=(1, 2))
+    along = jnp.sum(parts * by_product[None], axis=(1, 2))
     return Shares(holds / total, size * jnp.square(along) / np.sum(np.square(parts), axis=(1, 2)) / total)
 
 
@@ -129,7 +130,7 @@ def restricted(group: FiniteGroup, logits: Array, names: list[str]) -> Split:
             raise ValueError(f"names: got {name!r}; the {group.name} has {', '.join(known)}.")
     chosen = np.array([known.index(name) for name in names if name != "trivial"], int)
     found = (projections(group)[chosen].sum(axis=0) @ _by_product(group, logits))[group.table]
-    return Split(jnp.mean(logits, axis=(0, 1)) + found, logits - found)
+    return Split(jnp.mean(logits, axis=(0, 1), keepdims=True) + found, logits - found)
 
 
 def _power(parts: np.ndarray, functions: Array) -> Array:
@@ -140,6 +141,8 @@ def _power(parts: np.ndarray, functions: Array) -> Array:
 def _by_product(group: FiniteGroup, logits: Array) -> Array:
     """The mean over all pairs of each product, ``[g, c]``, shape ``(n, n)``."""
     size = len(group.table)
+    if logits.shape != (size, size, size):
+        raise ValueError(f"logits: got shape {logits.shape}; pass [a, b, c], shape {(size, size, size)}.")
     # for every g and a the b with a b = g
     partner = group.table[group.inverse[None, :], np.arange(size)[:, None]]
     return jnp.mean(logits[np.arange(size)[None, :], partner], axis=1)

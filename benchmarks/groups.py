@@ -142,7 +142,7 @@ def loss(logits: jax.Array, places: np.ndarray) -> float:
 
 
 def comparison(rows: list[dict]) -> dict:
-    """What all networks with weight decay 1 have in common."""
+    """What all networks with weight decay 1 have in common, by their healthy readings."""
     networks = [one for one in rows if one["weight_decay"] == 1]
     phases, stages, found, untrained = [], [], [], []
     for one in networks:
@@ -155,7 +155,7 @@ def comparison(rows: list[dict]) -> dict:
             ),
         )
         readings = {
-            f"λ̂ {part}": {int(step): tuple(value[:2]) for step, value in values.items()}
+            f"λ̂ {part}": {int(step): tuple(value[:2]) for step, value in values.items() if value[2]}
             for part, values in one["readings"].items()
         }
         phases.append(phase_signature(name, history, detect_phases(history), readings, kind=kind))

@@ -457,14 +457,14 @@ def test_a_report_leads_from_every_node_to_its_evidence(tmp_path):
     targets = re.findall(r'<a href="#(phase-\d)">', page)
     assert targets == ["phase-1", "phase-2", "phase-3"]
     fewer = History(history.steps[:150], {"all": history.losses["all"][:150]}, {})
-    write_account(tmp_path, fewer, [], {}, {})
+    write_account(tmp_path, *phases_of(fewer), [], {}, {})
     # relations of three phases are not those of two
     assert storage.read_study(tmp_path)["relations"] == []
     for target in targets:
         assert page.count(f'id="{target}"') == 1
     assert "Not tested: refines: a reason" in page
     assert grafted.found[2, 1]
-    write_account(tmp_path, history, [], {}, {})
+    write_account(tmp_path, *phases_of(history), [], {}, {})
     assert (tmp_path / "construction.dot").read_text().startswith("digraph")
     jsonschema.validate(json.loads((tmp_path / "construction.json").read_text()), construction_schema())
 

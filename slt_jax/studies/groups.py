@@ -63,7 +63,7 @@ def study(
       seed_of_pairs: Says which pairs are trained on. Networks that share them are not independent: they find the same
         representations more often than by chance.
 
-    The default takes four minutes on two cores. As published, for an accelerator or a night:
+    The default takes two and a half minutes of CPU. As published, for an accelerator or a night:
     ``study(order=113, share=0.4, embedding=256, steps=50_000)``.
 
     Raises:

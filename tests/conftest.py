@@ -16,7 +16,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 #: Modules of laws over many seeds, of whole studies, and of all that documents say: more than half of the time.
 SLOW = {
     "test_accuracy",
+    "test_alignment",
     "test_basin_volume",
+    "test_boundaries",
+    "test_compare",
+    "test_construct",
     "test_density",
     "test_directions",
     "test_doctests",
@@ -27,6 +31,7 @@ SLOW = {
     "test_induction",
     "test_notebooks",
     "test_oracles",
+    "test_posterior_phases",
     "test_programs_study",
     "test_reference",
     "test_refined",
@@ -38,6 +43,7 @@ SLOW = {
     "test_synthesis",
     "test_thermodynamics",
     "test_variational",
+    "test_watch",
 }
 
 

@@ -17,6 +17,7 @@ import slt_jax as slt
 from slt_jax import posterior as posteriors
 from slt_jax.estimators import block, planning
 from slt_jax.estimators.calibration import Schedule, measure
+from slt_jax.estimators.dynamics import sampler_for
 from slt_jax.estimators.estimate import read
 from slt_jax.estimators.examine import Evidence
 from slt_jax.estimators.health import LEAF_LIMIT
@@ -430,3 +431,30 @@ def test_a_chain_needs_few_copies_of_the_parameters_and_four_share_what_looks_fo
     assert alone < 9.5
     assert four < 5.5
     assert 0.9 < alone - unpolished < 1.1, "the minimum found is a copy: what is counted is what is there"
+
+
+def test_where_gamma_holds_every_mode_the_velocity_is_lost_sooner_and_energies_are_forgotten_sooner():
+    """With γ far above the curvature, at the step that follows from it; the control has the friction of a draw."""
+    data = jnp.zeros(1000)
+    held = slt.localise(lambda w, x: 0.005 * jnp.mean(w**2) * jnp.ones_like(x), jnp.zeros(50), data, 100.0, 50.0)
+    step = jnp.float32(0.3 / 50**0.5)
+    ours = sampler_for(held, step, planning.DRAW_FRICTION, None)
+    np.testing.assert_allclose(ours.step.args[1], 0.3, rtol=1e-5)
+    low = slt.samplers.underdamped(step, friction=planning.DRAW_FRICTION)
+
+    def draws(sampler):
+        trace = slt.sample(jax.random.key(0), sampler, held, data, draws=2000, burnin=500, chains=4)
+        return float(slt.diagnostics.ess(trace.excess)), trace
+
+    (sooner, trace), (later, _) = draws(ours), draws(low)
+    assert sooner > 3 * later
+    # and it is the same law: nβ E[L] = ½ Σ nβ h / (nβ h + γ)
+    value = held.nbeta * trace.excess
+    stiffness = 100 * 0.01 / 50
+    exact = 0.5 * 50 * stiffness / (stiffness + 50)
+    assert abs(float(value.mean()) - exact) < 4 * float(slt.diagnostics.mcse(value))
+
+
+def test_where_gamma_is_weak_the_friction_is_that_which_was_asked_for(posterior):
+    ours = sampler_for(posterior, 1e-3, planning.DRAW_FRICTION, None)
+    np.testing.assert_allclose(ours.step.args[1], planning.DRAW_FRICTION, rtol=1e-6)

@@ -150,7 +150,7 @@ def study(weights: Weights | None = None) -> Study:
         },
         restrictions=tuple(subject.restrictions),
         whole_probes={
-            "llc": llc_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=300, burnin=150, resolution=True),
+            "llc": llc_probe(nbeta=NBETA, gamma=GAMMA, chains=4, draws=600, burnin=300, resolution=True),
         },
         budget=5,
         rankings=(("prefix matching", "first time"),),

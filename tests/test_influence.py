@@ -81,13 +81,19 @@ def test_at_low_temperature_it_is_the_classical_influence_function():
 def test_a_restriction_leaves_the_influence_of_its_own_directions():
     free = np.arange(16) < 5
     first = slt.restriction.mask(CENTER, jnp.asarray(free))
-    measured = slt.influence(KEY, loss_fn, CENTER, DATA, restriction=first, nbeta=NBETA, gamma=GAMMA).covariance()
     upper = np.triu_indices(40)
-    # the mean of z is 0 in any of its directions at the minimum of all; 15 numbers make all of these covariances
+    # the mean of z is 0 in any of its directions at the minimum of all
     exact = loss_covariance(TRAIN, TRAIN, spread(free=slice(0, 5)))
-    assert covered(measured.covariance[upper], measured.std_error[upper], exact[upper]) > 0.85
     others = loss_covariance(TRAIN, TRAIN, spread())
-    assert covered(measured.covariance[upper], measured.std_error[upper], others[upper]) < 0.3
+    # 15 numbers make all of these covariances: too few to count intervals by, with one key
+    shares = []
+    for key in jax.random.split(KEY, 3):
+        found = slt.influence(key, loss_fn, CENTER, DATA, restriction=first, nbeta=NBETA, gamma=GAMMA).covariance()
+        value, error = found.covariance[upper], found.std_error[upper]
+        shares.append([covered(value, error, exact[upper]), covered(value, error, others[upper])])
+    inside, beside = np.mean(shares, axis=0)
+    assert inside > 0.85
+    assert beside < 0.3
 
 
 # one answer, in parts

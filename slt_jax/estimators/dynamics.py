@@ -32,7 +32,8 @@ def sampler_for(posterior: LocalPosterior, step_size: Scalar, friction: Scalar, 
     step_size = jnp.asarray(step_size, dtype)
     if batch_size is not None:
         return sgld(step_size)
-    return underdamped(step_size, friction=friction_at(posterior.gamma, step_size, jnp.asarray(friction, dtype)))
+    lost = friction_at(posterior.gamma, step_size, jnp.asarray(friction, dtype))
+    return underdamped(step_size, friction=lost.astype(dtype))
 
 
 def friction_at(gamma: Array, step_size: Array, least: Array) -> Array:
@@ -41,10 +42,10 @@ def friction_at(gamma: Array, step_size: Array, least: Array) -> Array:
     Energy is forgotten in ``1 / friction`` steps until friction itself slows the slowest mode, at twice its frequency;
     γ bounds that frequency from below wherever the loss is convex.
 
-    >>> friction_at(jnp.array(100.0), jnp.array(0.02), jnp.array(0.03))
-    Array(0.2, dtype=float32)
+    >>> round(float(friction_at(jnp.array(100.0), jnp.array(0.02), jnp.array(0.03))), 3)
+    0.2
     """
-    return jnp.maximum(least, step_size * jnp.sqrt(gamma).astype(step_size.dtype))
+    return jnp.maximum(least, step_size * jnp.sqrt(gamma))
 
 
 def step_size_for(posterior: LocalPosterior, curvature: Array, heat: Array, batch_size: int | None) -> Array:

@@ -58,7 +58,8 @@ def calibrate(
     """Burn chains in with Langevin dynamics whose step follows one rule from the largest curvature met.
 
     On all of the data the dynamics has momentum (``underdamped``, ``h = 0.3 / √(nβ h_max + γ)``) and a friction of 0.01
-    a step, so that it crosses flat directions; ``llc`` draws with 0.03 and four chains, with less where there are more.
+    a step, so that it crosses flat directions; ``llc`` draws with 0.03 and four chains, with less where there are more,
+    and both with ``h √γ`` where that is more: γ lets no direction be flatter.
     On minibatches it has none (``sgld`` with averaged noise and control variates), because the noise of batches heats
     a chain with momentum more: ``ε = min(1 / (nβ h_max + γ), 0.01 / heat)`` with the ``heat`` that the noise of the
     gradients, measured where the chains are, adds to λ̂ for a step of 1. It grows as they move on, unless their anchors

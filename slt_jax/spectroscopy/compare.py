@@ -65,6 +65,8 @@ def compare(
     >>> round(found.distance, 6), found.p_value, all(row.agrees for row in found.agreements)
     (0.0, 0.005, True)
     """
+    from scipy.stats import false_discovery_control
+
     names, missing = _check(signatures, matched, permutations, level)
     table = _table(signatures, names)
     random = np.random.default_rng(seed)
@@ -80,7 +82,7 @@ def compare(
         _agreement(random, table, counts, names[which], which, pairs, matched, permutations, kinds)
         for which in range(len(names))
     ]
-    adjusted = _false_discovery([row.p_value for row in rows])
+    adjusted = false_discovery_control([row.p_value for row in rows]).tolist()
     rows = [row._replace(adjusted=q, agrees=q <= level) for row, q in zip(rows, adjusted, strict=True)]
     told = _kinds(random, np.sqrt(squares), pairs, kinds, permutations)
     return Comparison(
@@ -208,12 +210,6 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
 def _share(shuffled: Sequence[float] | np.ndarray, found: float) -> float:
     """What was found is one of the shuffles, so that no p-value is 0."""
     return float((1 + np.sum(np.asarray(shuffled) <= found + _ROUNDING)) / (1 + len(shuffled)))
-
-
-def _false_discovery(p_values: list[float]) -> list[float]:
-    from scipy.stats import false_discovery_control
-
-    return [float(q) for q in false_discovery_control(p_values)]
 
 
 def _square(values: np.ndarray, pairs: list[tuple[int, int]], count: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction
 from slt_jax.spectroscopy.directions import check_ends
 from slt_jax.spectroscopy.locality import losses_of, side_by_side
-from slt_jax.spectroscopy.refinement import LEVEL, false_discoveries
+from slt_jax.spectroscopy.refinement import LEVEL
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, Subject, Subloss, as_subject, check_subject, parts
 from slt_jax.spectroscopy.units import marked
 from slt_jax.tree import cut
@@ -121,6 +121,8 @@ def grafts(
     >>> grafts(problem, states).kept[2].tolist()  # the third reads the first, not the second
     [0.0, 1.0, nan]
     """
+    from scipy.stats import false_discovery_control
+
     subject = as_subject(subject)
     present = _check(states, survives, level, resamples)
     check_subject(subject._replace(problem=subject.problem._replace(params=next(iter(present.values())))))
@@ -153,7 +155,7 @@ def grafts(
             p_values[row, column] = (1 + np.sum(copy >= survives * copies[:, 0])) / (1 + resamples)
     tested = np.isfinite(p_values)
     adjusted = np.full(shape, np.nan)
-    adjusted[tested] = false_discoveries(p_values[tested])
+    adjusted[tested] = false_discovery_control(p_values[tested])
     found_pairs = tested & (kept < survives) & (adjusted <= level)
     return Grafts(
         tuple(chosen), gains, errors, kept, low, high, p_values, adjusted, found_pairs, tuple(reasons), level, survives

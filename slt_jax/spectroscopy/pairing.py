@@ -111,8 +111,6 @@ def p_values(
 def _adjusted(found: dict, method: str) -> dict:
     from scipy.stats import false_discovery_control
 
-    if not found:
-        return {}
     q = false_discovery_control(list(found.values()), method=method)
     return {name: (p, float(one)) for (name, p), one in zip(found.items(), q, strict=True)}
 

@@ -87,6 +87,8 @@ def refinements(
     >>> refinements(rows, shuffles=99).scores[2].round(3).tolist()
     [1.0, 1.0, nan]
     """
+    from scipy.stats import false_discovery_control
+
     stack = _check(changes, shuffles, level)
     there = [phase for phase, change in enumerate(changes) if change is not None]
     later = np.tril(np.ones((len(there),) * 2, bool), -1)
@@ -98,7 +100,7 @@ def refinements(
         reached += _scores(_modes(random.permuted(total, axis=0), ranks), ranks)[0] >= scores - 1e-9
     p_values = np.where(later, (1 + reached) / (1 + shuffles), np.nan)
     adjusted = np.full_like(p_values, np.nan)
-    adjusted[later] = false_discoveries(p_values[later])
+    adjusted[later] = false_discovery_control(p_values[later])
     found = later & (scores >= SPLIT) & (adjusted <= level)
     clusters = np.zeros(len(changes), int)
     clusters[there] = [(parts[:, found[row]] >= SPLIT).any(axis=1).sum() for row, parts in enumerate(per_part)]
@@ -117,13 +119,6 @@ def refinements(
         level,
         shuffles,
     )
-
-
-def false_discoveries(p_values: np.ndarray) -> np.ndarray:
-    """P-values after Benjamini and Hochberg, shape as they are; none stay none."""
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(p_values) if p_values.size else p_values
 
 
 def direct(found: np.ndarray) -> np.ndarray:

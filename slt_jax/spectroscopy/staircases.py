@@ -112,7 +112,7 @@ def staircases(
             known = exact if subloss == whole else {}
             rows.append(_row(phase, subloss, steps[phase - 1], steps[phase], own, changes.get(subloss, {}), known))
     tested = [index for index, row in enumerate(rows) if np.isfinite(row.p)]
-    q = false_discovery_control([rows[index].p for index in tested]) if tested else []
+    q = false_discovery_control([rows[index].p for index in tested])
     for index, one in zip(tested, q, strict=True):
         rows[index] = rows[index]._replace(q=float(one), verdict=_verdict(rows[index], float(one), rate))
     return sorted(rows, key=lambda row: row.phase)

@@ -11,6 +11,7 @@ import numpy as np
 from slt_jax import development, storage
 from slt_jax.spectroscopy import Cell, History, Phases, Probe, construct, detect_phases
 from slt_jax.spectroscopy.boundary_readings import turning_points, whole_readings, with_temperatures
+from slt_jax.spectroscopy.plain import plain
 from slt_jax.spectroscopy.recorder import finite
 from slt_jax.spectroscopy.staircases import Changes
 from slt_jax.truths.truth import Truth
@@ -55,7 +56,7 @@ def write_account(
         read = {step: one[:2] for step, one in whole_readings(cells).items() if np.isfinite(one.value)}
         construction = construct(history, phases, alignment, read, **_found(out, phases))
         study["phases"] = _phases_json(phases)
-        study["alignment"] = development.plain(alignment.acquisitions)
+        study["alignment"] = plain(alignment.acquisitions)
         study.update(development.account(history, phases, alignment, cells, changes, exact, extra))
         study["construction"] = construction.to_json()
         study["construction_text"] = construction.describe()

@@ -1,8 +1,6 @@
 """What ``study.json`` says of where outputs went, what was learned when, and of phases as those of a posterior."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +23,7 @@ from slt_jax.spectroscopy import (
     staircases,
 )
 from slt_jax.spectroscopy.dynamics import dynamics_of
+from slt_jax.spectroscopy.plain import plain
 from slt_jax.spectroscopy.staircases import Changes
 from slt_jax.spectroscopy.subject import WHOLE_LOSS, WHOLE_NETWORK
 from slt_jax.truths.truth import Truth
@@ -124,23 +123,6 @@ def account(
     if theirs is not None:
         entries["counterparts"] = {**plain(theirs), "text": theirs.describe()}
     return entries
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold: named tuples as objects, arrays as lists, NaN as null, infinities as words."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: plain(entry) for name, entry in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, Fraction):
-        return str(value)
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
-    return value
 
 
 def _healthy(cell: Cell) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from test_report import HOSTILE, STEPS, build, cell, history, page_of, pictures,
 from slt_jax import development
 from slt_jax.account import phases_of, write_account
 from slt_jax.spectroscopy import History, detect_phases
+from slt_jax.spectroscopy.plain import plain
 from slt_jax.truths.truth import Truth
 
 #: ΔL of the whole loss and of a part, between the checkpoints of neighbouring phases.
@@ -106,7 +107,7 @@ def test_names_with_markup_are_set_as_words(tmp_path):
 
 def test_plain_values_are_what_json_can_hold():
     row = {"a": np.float64("nan"), "b": -np.inf, "c": np.arange(2), "d": (np.True_, None), "e": Truth(2, None, "x")}
-    assert development.plain(row) == {
+    assert plain(row) == {
         "a": None,
         "b": "-infinity",
         "c": [0, 1],

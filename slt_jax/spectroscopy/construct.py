@@ -12,6 +12,7 @@ from slt_jax.spectroscopy.align import Alignment
 from slt_jax.spectroscopy.grafting import Grafts
 from slt_jax.spectroscopy.graph import Relation
 from slt_jax.spectroscopy.phases import Phases
+from slt_jax.spectroscopy.plain import plain
 from slt_jax.spectroscopy.recorder import History
 from slt_jax.spectroscopy.refinement import Refinements
 from slt_jax.spectroscopy.subject import WHOLE_LOSS
@@ -91,12 +92,12 @@ class Construction(NamedTuple):
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain lists and dicts, one per phase."""
-        return [graph.plain(record) for record in self.phases]
+        return [plain(record) for record in self.phases]
 
     def to_graph(self) -> dict[str, Any]:
         """The whole as plain dicts and lists, as ``construction_schema`` describes it; ``json.dumps`` takes it."""
-        relations = [graph.plain(relation) for relation in self.relations]
-        parts = {"parts": list(self.parts), "part_relations": [graph.plain(one) for one in self.part_relations]}
+        relations = [plain(relation) for relation in self.relations]
+        parts = {"parts": list(self.parts), "part_relations": [plain(one) for one in self.part_relations]}
         return {"phases": self.to_json(), "relations": relations, "untested": list(self.untested), **parts}
 
     def to_dot(self) -> str:

@@ -170,19 +170,6 @@ def dot(labels: Mapping[int, Sequence[str]], edges: Sequence[Relation]) -> str:
     return "\n".join([*head, *nodes, *arrows, "}"]) + "\n"
 
 
-def plain(value: Any) -> Any:
-    """Tuples as lists, records as dicts, numbers of numpy as Python's, and no number for what is not finite."""
-    if hasattr(value, "_asdict"):
-        return {name: plain(entry) for name, entry in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 def _quoted(lines: Sequence[str]) -> str:
     safe = [line.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for line in lines]
     return '"' + "\\n".join(safe) + '"'

@@ -10,7 +10,7 @@ import numpy as np
 
 from slt_jax.spectroscopy.construct import Construction
 from slt_jax.spectroscopy.grafting import Grafts
-from slt_jax.spectroscopy.graph import plain
+from slt_jax.spectroscopy.plain import plain
 from slt_jax.spectroscopy.refinement import Refinements
 from slt_jax.spectroscopy.relations import Relations
 

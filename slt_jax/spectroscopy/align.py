@@ -17,7 +17,7 @@ from slt_jax.spectroscopy.events import (
     events_of_series,
     main_event,
 )
-from slt_jax.spectroscopy.pairing import Pair, Place, SourceAlignment, p_values, pairs_of, places_of, sources_of
+from slt_jax.spectroscopy.pairing import Chance, Pair, Place, SourceAlignment, p_values, pairs_of, places_of, sources_of
 from slt_jax.spectroscopy.phases import Phases
 from slt_jax.spectroscopy.recorder import History
 
@@ -139,8 +139,11 @@ def align(
     }
     _check_belongs(belongs, history.concepts, sources)
     stretch = _stretch(history, sources, places, between)
-    noise = {name: noise_transitions(seed, series) for name, series in readings.items()}
-    tests = p_values(sources, places, stretch, method, noise)
+    chance = None
+    if stretch is not None:
+        noise = {name: noise_transitions(seed, series) for name, series in readings.items()}
+        chance = Chance(stretch, noise, rate, method)
+    tests = p_values(sources, places, chance)
     pairs = pairs_of(sources, rows, places, tests)
     return Alignment(
         acquisitions=rows,
@@ -148,10 +151,10 @@ def align(
         sources=sources_of(sources, pairs, readings, tests),
         orders=_orders(rows, sources, readings, expected_order, belongs, seed),
         controls=[]
-        if stretch is None
+        if chance is None
         else [
-            random_probe(history, readings, places, stretch, noise, rate, method, controls, seed),
-            shuffled_concepts(history, rows, phases, sources, level, stretch, noise, rate, method, controls, seed),
+            random_probe(history, readings, places, chance, controls, seed),
+            shuffled_concepts(history, rows, phases, sources, level, chance, controls, seed),
         ],
         stretch=None if stretch is None else (float(np.exp(stretch[0])), float(np.exp(stretch[1]))),
         rate=rate,

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from slt_jax.spectroscopy.acquisition import Acquisition, acquisition
 from slt_jax.spectroscopy.coincidence import stacked
 from slt_jax.spectroscopy.events import Events, Series, events_of_curve, events_of_series
-from slt_jax.spectroscopy.pairing import Place, PValues, p_values, places_of
+from slt_jax.spectroscopy.pairing import Chance, Place, PValues, p_values, places_of
 from slt_jax.spectroscopy.phases import Phases
 from slt_jax.spectroscopy.recorder import History
 
@@ -117,10 +117,7 @@ def random_probe(
     history: History,
     readings: Mapping[str, Series],
     places: Mapping[str, Place],
-    stretch: tuple[float, float],
-    noise: Mapping[str, np.ndarray],
-    rate: float,
-    method: str,
+    chance: Chance,
     draws: int,
     seed: int,
 ) -> Control:
@@ -132,9 +129,9 @@ def random_probe(
             name: events_of_curve(f"loss {name!r}", history.steps, surrogate(random, history.steps, curve))
             for name, curve in history.losses.items()
         }
-        return p_values(sources, places, stretch, method, noise)
+        return p_values(sources, places, chance)
 
-    return _control("random probe", [once() for _ in range(draws)], rate)
+    return _control("random probe", [once() for _ in range(draws)], chance.rate)
 
 
 def shuffled_concepts(
@@ -143,10 +140,7 @@ def shuffled_concepts(
     phases: Phases,
     sources: Mapping[str, Events],
     level: float,
-    stretch: tuple[float, float],
-    noise: Mapping[str, np.ndarray],
-    rate: float,
-    method: str,
+    chance: Chance,
     draws: int,
     seed: int,
 ) -> Control:
@@ -155,11 +149,11 @@ def shuffled_concepts(
     names = [row.concept for row in rows if row.step is not None]
 
     def once() -> PValues:
-        concepts = {name: shuffled(random, history.steps, history.concepts[name], stretch) for name in names}
+        concepts = {name: shuffled(random, history.steps, history.concepts[name], chance.stretch) for name in names}
         anew = [acquisition(name, values, history.steps, phases, level) for name, values in concepts.items()]
-        return p_values(sources, places_of(history._replace(concepts=concepts), anew, level), stretch, method, noise)
+        return p_values(sources, places_of(history._replace(concepts=concepts), anew, level), chance)
 
-    return _control("shuffled concepts", [once() for _ in range(draws)], rate)
+    return _control("shuffled concepts", [once() for _ in range(draws)], chance.rate)
 
 
 def _control(kind: str, tests: Sequence[PValues], rate: float) -> Control:

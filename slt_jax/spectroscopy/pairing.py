@@ -70,6 +70,22 @@ class Place(NamedTuple):
     resolution: float
 
 
+class Chance(NamedTuple):
+    """What a pair is tested against.
+
+    Attributes:
+      stretch: Logarithms of the steps between which events are possible.
+      noise: Of every reading the transitions of noise read at its checkpoints, as from ``noise_transitions``.
+      rate: The false-discovery rate.
+      method: ``"bh"`` or ``"by"``.
+    """
+
+    stretch: tuple[float, float]
+    noise: Mapping[str, np.ndarray]
+    rate: float
+    method: str
+
+
 class PValues(NamedTuple):
     """p-values and adjusted ones, by source and concept, and by source."""
 
@@ -88,24 +104,20 @@ def places_of(history: History, rows: Sequence[Acquisition], level: float) -> di
     return found
 
 
-def p_values(
-    sources: Mapping[str, Events],
-    places: Mapping[str, Place],
-    stretch: tuple[float, float] | None,
-    method: str,
-    noise: Mapping[str, np.ndarray],
-) -> PValues:
+def p_values(sources: Mapping[str, Events], places: Mapping[str, Place], chance: Chance | None) -> PValues:
     """Every source that has transitions against every concept that was acquired; empty where nothing can be tested."""
-    if stretch is None or not places:
+    if chance is None or not places:
         return PValues({}, {})
     single: dict[tuple[str, str], float] = {}
     together: dict[str, float] = {}
     columns = np.array(list(places.values()))
     for name, events in sources.items():
         if len(events.steps):
-            p, together[name] = shift_test(columns[:, 0], columns[:, 1], np.log(events.steps), stretch, noise.get(name))
+            p, together[name] = shift_test(
+                columns[:, 0], columns[:, 1], np.log(events.steps), chance.stretch, chance.noise.get(name)
+            )
             single.update(zip(((name, concept) for concept in places), p.tolist(), strict=True))
-    return PValues(_adjusted(single, method), _adjusted(together, method))
+    return PValues(_adjusted(single, chance.method), _adjusted(together, chance.method))
 
 
 def _adjusted(found: dict, method: str) -> dict:

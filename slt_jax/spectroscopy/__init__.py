@@ -50,7 +50,7 @@ from slt_jax.spectroscopy.naming import PhaseName, name_phases
 from slt_jax.spectroscopy.nulls import random_coordinates, random_subspace
 from slt_jax.spectroscopy.observations import Observation, norms, observation, project_outputs
 from slt_jax.spectroscopy.pairing import Pair, SourceAlignment
-from slt_jax.spectroscopy.phases import ChangePoints, Phases, detect_phases
+from slt_jax.spectroscopy.phases import ChangePoints, Phases, detect_phases, measured_at
 from slt_jax.spectroscopy.probes import Probe, llc_probe
 from slt_jax.spectroscopy.recorder import History, Recorder, Recording, recorder_of
 from slt_jax.spectroscopy.refinement import Refinements, refinements
@@ -58,7 +58,7 @@ from slt_jax.spectroscopy.relations import Relations, relations, states_at_plate
 from slt_jax.spectroscopy.scan import Cell, Checkpoint, CheckpointError, check_scan, scan
 from slt_jax.spectroscopy.selection import select_restrictions
 from slt_jax.spectroscopy.signatures import Signature, phase_signature, stage_signature
-from slt_jax.spectroscopy.staircases import Staircase, measured_at, staircases
+from slt_jax.spectroscopy.staircases import Staircase, staircases
 from slt_jax.spectroscopy.subject import Subject, Subloss, as_subject
 from slt_jax.spectroscopy.susceptibility_probe import susceptibility_probe
 from slt_jax.spectroscopy.transitions import Transition, transitions, usual_kinds

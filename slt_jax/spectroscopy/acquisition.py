@@ -7,6 +7,9 @@ import numpy as np
 
 from slt_jax.spectroscopy.phases import Phases
 
+#: The value of a concept that counts as acquired: they are 0 before and about 1 after.
+LEVEL = 0.5
+
 
 class Acquisition(NamedTuple):
     """When a concept was learned.

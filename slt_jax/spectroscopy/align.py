@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slt_jax.spectroscopy.acquisition import Acquisition, acquisition, check_level
+from slt_jax.spectroscopy.acquisition import LEVEL, Acquisition, acquisition, check_level
 from slt_jax.spectroscopy.coincidence import OrderAgreement, order_agreement, stretch_of
 from slt_jax.spectroscopy.controls import Control, noise_transitions, random_probe, shuffled_concepts
 from slt_jax.spectroscopy.events import (
@@ -63,7 +63,7 @@ def align(
     history: History,
     phases: Phases,
     *,
-    level: float = 0.5,
+    level: float = LEVEL,
     readings: Mapping[str, Series] | None = None,
     expected_order: Sequence[Sequence[str]] = (),
     belongs: Mapping[str, str] | None = None,

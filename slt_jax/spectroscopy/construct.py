@@ -11,7 +11,7 @@ from slt_jax.spectroscopy import graph
 from slt_jax.spectroscopy.align import Alignment
 from slt_jax.spectroscopy.grafting import Grafts
 from slt_jax.spectroscopy.graph import Relation
-from slt_jax.spectroscopy.phases import Phases
+from slt_jax.spectroscopy.phases import Phases, measured_at
 from slt_jax.spectroscopy.plain import plain
 from slt_jax.spectroscopy.recorder import History
 from slt_jax.spectroscopy.refinement import Refinements
@@ -169,10 +169,9 @@ def construct(
         if rows_of != count:
             raise ValueError(f"{name}: has {rows_of} phases, not {count}; compute it for these phases.")
     records: list[PhaseRecord] = []
-    bounds = [0, *phases.transitions.tolist(), np.inf]
-    for phase, plateau in enumerate(phases.plateaus.tolist()):
-        measured_at = _step_between(readings, plateau, bounds[phase], bounds[phase + 1])
-        reading = None if measured_at is None else readings[measured_at]
+    steps = measured_at(phases, [step for step, (value, _) in readings.items() if np.isfinite(value)])
+    for phase, (plateau, step) in enumerate(zip(phases.plateaus.tolist(), steps, strict=True)):
+        reading = None if step is None else readings[step]
         before = records[-1] if records else None
         records.append(
             PhaseRecord(
@@ -180,7 +179,7 @@ def construct(
                 transition=int(phases.transitions[phase - 1]) if phase else None,
                 interval=(int(phases.begins[phase - 1]), int(phases.ends[phase - 1])) if phase else None,
                 plateau=int(plateau),
-                measured_at=measured_at,
+                measured_at=step,
                 concepts=[row.concept for row in alignment.acquisitions if row.phase == phase],
                 loss_changes=_changes(history, before.plateau, plateau) if before else {},
                 reading=reading,
@@ -206,12 +205,6 @@ def _left_out(grafted: Grafts | None) -> list[str]:
         for reason, numbers in together.items()
         if reason
     ]
-
-
-def _step_between(readings: Mapping[int, tuple[float, float]], plateau: int, start: float, stop: float) -> int | None:
-    """The step nearest the plateau, in log step, of a finite reading from ``start`` up to ``stop``."""
-    inside = [step for step in readings if start <= step < stop and np.isfinite(readings[step][0])]
-    return min(inside, key=lambda step: abs(np.log1p(step) - np.log1p(plateau)), default=None)
 
 
 def _changes(history: History, before: int, after: int) -> dict[str, float]:

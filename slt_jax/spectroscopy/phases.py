@@ -1,6 +1,6 @@
 """Finds the phases of training: stretches of slow change that begin with a short stretch of fast change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -120,6 +120,21 @@ def detect_phases(history: History, *, seed: int = 0) -> Phases:
         intervals=_intervals(found, transitions),
         curves={name: _alone(recorded, joint.only(index), alone, random) for index, name in enumerate(moving)},
     )
+
+
+def measured_at(phases: Phases, steps: Iterable[int]) -> list[int | None]:
+    """For every phase, the initial state first, the checkpoint nearest to its plateau in log step, or ``None``.
+
+    Args:
+      phases: From ``detect_phases``.
+      steps: Of the checkpoints that have a reading; one counts for the phase that it lies in.
+    """
+    edges = [-np.inf, *phases.transitions.tolist(), np.inf]
+    found: list[int | None] = []
+    for phase, plateau in enumerate(phases.plateaus.tolist()):
+        inside = [step for step in steps if edges[phase] <= step < edges[phase + 1]]
+        found.append(min(inside, key=lambda step: abs(np.log1p(step) - np.log1p(plateau)), default=None))
+    return found
 
 
 def _alone(recorded: np.ndarray, curve: Curves, limits: Limits, random: np.random.Generator) -> ChangePoints:

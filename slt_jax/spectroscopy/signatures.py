@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slt_jax.spectroscopy.align import align
-from slt_jax.spectroscopy.phases import Phases
+from slt_jax.spectroscopy.acquisition import LEVEL, acquisition
+from slt_jax.spectroscopy.events import check_curve
+from slt_jax.spectroscopy.phases import Phases, measured_at
 from slt_jax.spectroscopy.recorder import History
 
 #: ``"prefix matching 1.4"`` is a member of the family ``"prefix matching"``.
@@ -73,10 +74,16 @@ def phase_signature(
     at = np.searchsorted(history.steps, phases.plateaus)
     columns |= {f"Δ loss {loss}": np.diff(curve[at]) for loss, curve in history.losses.items()}
     for reading, values in (readings or {}).items():
-        nearest = _at_plateaus(phases, values)
-        if nearest is not None:
-            columns[f"Δ {reading}"] = np.diff(nearest)
-    acquired = {row.concept: row.phase for row in align(history, phases).acquisitions}
+        steps = measured_at(phases, [step for step, (value, _) in values.items() if np.isfinite(value)])
+        heights = [values[step][0] for step in steps if step is not None]
+        if len(heights) == len(steps):
+            columns[f"Δ {reading}"] = np.diff(heights)
+    acquired = {
+        concept: acquisition(
+            concept, check_curve(f"concept {concept!r}", history.steps, curve)[1], history.steps, phases, LEVEL
+        ).phase
+        for concept, curve in history.concepts.items()
+    }
     for family, members in families(history.concepts).items():
         when = np.array([acquired[member] or 0 for member in members])
         columns[f"learned {family}"] = np.mean(when[None, :] == np.arange(1, count + 1)[:, None], axis=1)
@@ -135,18 +142,4 @@ def families(names: Mapping[str, object]) -> dict[str, list[str]]:
     for name in names:
         match = _MEMBER.match(name)
         found.setdefault(match["family"] if match else name, []).append(name)
-    return found
-
-
-def _at_plateaus(phases: Phases, values: Mapping[int, tuple[float, float]]) -> list[float] | None:
-    """The value nearest each plateau, in log step, among those from its transition up to the next."""
-    bounds = [0, *phases.transitions.tolist(), np.inf]
-    found = []
-    for number, plateau in enumerate(phases.plateaus):
-        inside = [step for step in values if bounds[number] <= step < bounds[number + 1]]
-        inside = [step for step in inside if np.isfinite(values[step][0])]
-        if not inside:
-            return None
-        nearest = min(inside, key=lambda step: abs(np.log1p(step) - np.log1p(plateau)))
-        found.append(values[nearest][0])
     return found

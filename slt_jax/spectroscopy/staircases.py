@@ -1,12 +1,12 @@
 """Two staircases at once: the loss goes down and the learning coefficient up, and what a posterior makes of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from slt_jax.ladder import Crossing, crossing, crossing_at
-from slt_jax.spectroscopy.phases import Phases
+from slt_jax.spectroscopy.phases import Phases, measured_at
 from slt_jax.truths.truth import Truth
 
 #: A change is told from none by so many standard errors.
@@ -46,21 +46,6 @@ class Staircase(NamedTuple):
     verdict: str
     crossing: Crossing | None
     exact: float | None
-
-
-def measured_at(phases: Phases, steps: Iterable[int]) -> list[int | None]:
-    """For every phase, the initial state first, the checkpoint nearest to its plateau in log step, or ``None``.
-
-    Args:
-      phases: From ``detect_phases``.
-      steps: Of the checkpoints that have a reading; one counts for the phase that it lies in.
-    """
-    edges = [-np.inf, *phases.transitions.tolist(), np.inf]
-    found: list[int | None] = []
-    for phase, plateau in enumerate(phases.plateaus.tolist()):
-        inside = [step for step in steps if edges[phase] <= step < edges[phase + 1]]
-        found.append(min(inside, key=lambda step: abs(np.log1p(step) - np.log1p(plateau)), default=None))
-    return found
 
 
 def staircases(

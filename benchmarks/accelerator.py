@@ -17,7 +17,7 @@ gradients in single precision, against the theorem, for 1e8 examples. At the ``n
 matrix of this width, ``2 √(width / nβ)``, is as large as its singular values: the posterior is not yet that of the
 singularity, and λ̂ was 5.0 % low on an H200.
 
-``noise``: standard normal entries by the way of the samplers (``tree.standard_normal``) and by ``jax.random.normal``,
+``noise``: standard normal entries by the way of the samplers (``normal``) and by ``jax.random.normal``,
 for each of JAX's generators, in nanoseconds an entry.
 """
 
@@ -34,6 +34,7 @@ from cost import bare_gradient
 import slt_jax as slt
 from slt_jax import tree
 from slt_jax.models.transformer import Transformer
+from slt_jax.noise import normal
 
 RESULTS = Path(__file__).parent / "results" / "accelerator.jsonl"
 #: Width of a square linear network of three layers, chains, steps of a run.
@@ -155,7 +156,7 @@ def noise(pairs):
     entries, repeats = NOISE
     like = jnp.zeros(entries)
     ways = {
-        "standard_normal": tree.standard_normal,
+        "standard_normal": normal,
         "jax.random.normal": lambda key, _: jax.random.normal(key, (entries,)),
     }
     for generator in ("threefry2x32", "rbg", "unsafe_rbg"):

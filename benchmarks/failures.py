@@ -27,7 +27,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 import slt_jax as slt
-from slt_jax import tree
+from slt_jax.noise import normal
 from slt_jax.posterior import GAMMA_SHARE, gradient_noise
 from slt_jax.truths import deep_linear, deep_linear_generic, deep_linear_problem
 
@@ -215,7 +215,7 @@ def _displaced(key, problems, height):
     """Centres that lie higher than the minimum by ``height``, in nats, in random directions."""
 
     def move(key, problem, height):
-        direction = tree.standard_normal(key, problem.params)
+        direction = normal(key, problem.params)
         base = jnp.mean(problem.loss_fn(problem.params, problem.data))
 
         def at(radius):

@@ -3,14 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from statistics import NormalDist
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.random import threefry_2x32
 
 from slt_jax.types import Array, Key, PyTree, Scalar
 
@@ -112,42 +109,6 @@ def scale(factor: Scalar, tree: PyTree) -> PyTree:
     return combine(lambda leaf: factor * leaf, tree)
 
 
-def standard_normal(key: Key, tree: PyTree) -> PyTree:
-    """Independent normal entries of mean 0 and variance 1 in the shape of ``tree``: the noise of Langevin dynamics.
-
-    Each entry takes sixteen random bits: it is one of 65536 equally likely quantiles of the normal law, scaled to
-    variance 1 exactly, with odd moments exactly 0, kurtosis 2.999 and no entry beyond 4.4. Langevin dynamics needs
-    no more of its noise than these moments. One flat draw is cut into leaves. Together this costs a third of
-    ``jax.random.normal`` leaf by leaf, which is more than the gradient of a small network.
-    """
-    words = _random_words(key, -(-size(tree) // 2))
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)
-    return unflatten(jnp.asarray(_normal_quantiles())[halves.astype(jnp.int32)], tree)
-
-
-def exact_normal(key: Key, tree: PyTree) -> PyTree:
-    """Independent normal entries as exact as ``jax.random.normal``: for momenta that face a Metropolis test.
-
-    The test is right for the law that it assumes. A momentum out of ``standard_normal`` would have no tail beyond 4.4
-    and 65536 values, and the chain a stationary law that is not quite the posterior.
-
-    >>> exact_normal(jax.random.key(0), {"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)})["w"].shape
-    (2, 3)
-    """
-    widest = jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
-    return unflatten(jax.random.normal(key, (size(tree),), widest), tree)
-
-
-def _random_words(key: Key, count: int) -> Array:
-    """``count`` independent words of 32 random bits.
-
-    A pass of threefry makes two words, of which ``jax.random.bits`` keeps one so that its output can be partitioned.
-    """
-    if str(jax.random.key_impl(key)) == "threefry2x32":
-        return threefry_2x32(jax.random.key_data(key), jnp.arange(count, dtype=jnp.uint32))
-    return jax.random.bits(key, (count,), jnp.uint32)
-
-
 def cut(flat: Array | np.ndarray, like: PyTree) -> PyTree:
     """A vector cut into the shapes of the leaves of ``like``, in its own dtype; what is left over is dropped.
 
@@ -168,15 +129,6 @@ def cut(flat: Array | np.ndarray, like: PyTree) -> PyTree:
 def unflatten(flat: Array, like: PyTree) -> PyTree:
     """A vector cut into the shapes of the leaves of ``like``, each in the dtype of its leaf."""
     return jax.tree.map(lambda piece, leaf: piece.astype(leaf.dtype), cut(flat, like), like)
-
-
-@lru_cache(maxsize=1)
-def _normal_quantiles() -> np.ndarray:
-    """65536 equally likely levels of a normal law: its quantiles at the middles of equal shares, variance exactly 1."""
-    inverse = NormalDist().inv_cdf
-    upper = np.array([inverse(0.5 + (index + 0.5) / 65536) for index in range(32768)])
-    levels = np.concatenate([-upper[::-1], upper])
-    return (levels / np.sqrt(np.mean(levels**2))).astype(np.float32)
 
 
 def path_name(path: tuple) -> str:

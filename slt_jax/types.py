@@ -15,5 +15,7 @@ PyTree: TypeAlias = Any
 Key: TypeAlias = jax.Array
 #: A Python number or an array of shape ``()``.
 Scalar: TypeAlias = Any
+#: ``noise(key, like)``: a tree like ``like`` of independent entries with mean 0 and variance 1.
+Noise: TypeAlias = Callable[[Key, PyTree], PyTree]
 #: ``loss_fn(params, batch)``: losses in nats, of shape ``(B,)``, ``(B, T)`` or ``()``.
 LossFn: TypeAlias = Callable[[PyTree, PyTree], jax.Array]

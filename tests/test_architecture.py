@@ -11,6 +11,7 @@ from flax import nnx
 
 import slt_jax as slt
 from slt_jax import restriction, tree
+from slt_jax.noise import normal
 
 WIDTH, HEADS, DIM, VALUE = 10, 4, 3, 3  # heads are not width / number wide
 INPUTS = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
@@ -134,7 +135,7 @@ def test_the_contributions_of_the_heads_add_up_to_what_flax_answers():
 def test_a_head_moves_its_own_contribution_and_those_that_share_its_keys(layout):
     for head in range(HEADS):
         free = restriction.head(layout.params, 0, head, **layout.settings)
-        z = tree.standard_normal(jax.random.key(head), free.origin(layout.params))
+        z = normal(jax.random.key(head), free.origin(layout.params))
         moved = contributions(layout, free.lift(layout.params, z)) - contributions(layout, layout.params)
         sharing = HEADS // layout.groups
         mine = np.arange(HEADS) // sharing == head // sharing
@@ -146,7 +147,7 @@ def test_a_fused_axis_that_is_read_in_the_wrong_order_moves_other_heads():
     """What the tests above would see."""
     layout = LAYOUTS["fused flat, by head"]
     free = restriction.head(layout.params, 0, 1, num_heads=HEADS, fused="part")
-    z = tree.standard_normal(jax.random.key(0), free.origin(layout.params))
+    z = normal(jax.random.key(0), free.origin(layout.params))
     moved = contributions(layout, free.lift(layout.params, z)) - contributions(layout, layout.params)
     assert (np.abs(np.asarray(moved)).max(axis=(1, 2, 3)) > 1e-3).sum() > 1
 
@@ -154,7 +155,7 @@ def test_a_fused_axis_that_is_read_in_the_wrong_order_moves_other_heads():
 @each
 def test_queries_and_outputs_alone_move_one_head_only(layout):
     free = restriction.head(layout.params, 0, 2, parts=("query", "out"), **layout.settings)
-    z = tree.standard_normal(jax.random.key(0), free.origin(layout.params))
+    z = normal(jax.random.key(0), free.origin(layout.params))
     moved = contributions(layout, free.lift(layout.params, z)) - contributions(layout, layout.params)
     np.testing.assert_array_equal(np.abs(np.asarray(moved)).max(axis=(1, 2, 3)) > 1e-3, np.arange(HEADS) == 2)
     assert tree.size(z) == 2 * WIDTH * DIM

@@ -10,6 +10,7 @@ from laws import BASELINE, CENTRED, ORIGIN, assert_same, compilations, deviation
 
 import slt_jax as slt
 from slt_jax import diagnostics, loss, tree
+from slt_jax.noise import normal
 from slt_jax.posterior import Batch, evaluate, full_batch, gradient_noise, minibatch, pair, with_control_variates
 
 DRAW = np.random.default_rng(0)
@@ -36,7 +37,7 @@ RESTRICTIONS = {
 
 def displacement(posterior, factor=1.0):
     """A fixed ``z`` away from the centre, whatever is free."""
-    return tree.scale(0.3 * factor, tree.standard_normal(jax.random.key(5), posterior.restriction.origin(CENTER)))
+    return tree.scale(0.3 * factor, normal(jax.random.key(5), posterior.restriction.origin(CENTER)))
 
 
 @jax.jit

@@ -7,7 +7,8 @@ import pytest
 from laws import assert_same, deviation
 
 import slt_jax as slt
-from slt_jax import restriction, tree
+from slt_jax import restriction
+from slt_jax.noise import normal
 
 KEY = jax.random.key(0)
 
@@ -28,7 +29,7 @@ def near(found, exact, errors=3.0):
 
 
 def test_differences_span_the_steps_in_units_of_the_parameters():
-    points = [tree.standard_normal(jax.random.key(i), {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}) for i in range(3)]
+    points = [normal(jax.random.key(i), {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}) for i in range(3)]
     free = restriction.differences(*points)
     assert_same(free, restriction.differences(points))
     flat = [np.concatenate([point["a"], point["b"].ravel()]) for point in points]
@@ -90,7 +91,7 @@ def test_changes_that_matter_are_not_the_largest_ones():
 
 def test_a_part_of_a_phase_subspace_is_its_projection():
     params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(3)}
-    basis = tree.standard_normal(KEY, jax.tree.map(lambda leaf: jnp.zeros((3, *leaf.shape)), params))
+    basis = normal(KEY, jax.tree.map(lambda leaf: jnp.zeros((3, *leaf.shape)), params))
     head = restriction.mask(params, {"w": np.array([[True, True], [False, True]]), "b": False})
     part = restriction.within(head, params, basis)
     assert part.origin(params).shape == (3,)
@@ -107,7 +108,7 @@ def test_a_part_of_a_phase_subspace_is_its_projection():
 
 
 def test_half_precision_has_directions_too():
-    points = [{"w": tree.standard_normal(jax.random.key(i), jnp.zeros(4)).astype(jnp.bfloat16)} for i in range(4)]
+    points = [{"w": normal(jax.random.key(i), jnp.zeros(4)).astype(jnp.bfloat16)} for i in range(4)]
     assert restriction.differences(*points[:3]).origin(points[0]).dtype == jnp.bfloat16
     basis = restriction.principal_directions(points, 2).basis
     assert restriction.within(restriction.paths(points[0], "w"), points[0], basis).origin(points[0]).shape == (2,)
@@ -258,10 +259,7 @@ def attention(w, tokens):
 
 def test_the_gauge_of_a_head_has_coefficient_nothing_and_its_tangent_a_quarter():
     """Queries may grow while keys shrink. The orbit is curved: on a straight line the loss grows like z⁴."""
-    w = {
-        name: 0.5 * tree.standard_normal(jax.random.key(i), jnp.zeros((4, 2)))
-        for i, name in enumerate(("query", "key", "value"))
-    }
+    w = {name: 0.5 * normal(jax.random.key(i), jnp.zeros((4, 2))) for i, name in enumerate(("query", "key", "value"))}
     tokens = jax.random.normal(KEY, (200, 3, 4))
     settings = {"reference": "self", "outputs": attention, "nbeta": 1e6, "gamma": 10.0, "draws": 500, "burnin": 500}
     grow, shrink = ({name: name == which for name in w} for which in ("query", "key"))

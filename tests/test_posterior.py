@@ -11,11 +11,12 @@ from laws import BASELINE, CENTRED, ORIGIN, assert_same, compilations, quadratic
 import slt_jax as slt
 from slt_jax import posterior as posteriors
 from slt_jax import tree
+from slt_jax.noise import normal
 
 
 @pytest.fixture
 def anywhere(key):
-    return tree.scale(0.3, tree.standard_normal(key, ORIGIN))
+    return tree.scale(0.3, normal(key, ORIGIN))
 
 
 def test_the_default_temperature_comes_from_the_number_of_examples():

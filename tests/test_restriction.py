@@ -11,6 +11,7 @@ from laws import BASELINE, CURVATURES, GAMMA, NBETA, assert_same, compilations, 
 
 import slt_jax as slt
 from slt_jax import restriction, tree
+from slt_jax.noise import normal
 
 PARAMS = {"b": jnp.array([1.0, -2.0]), "w": jnp.array([[0.5, 3.0], [7.0, -1.0]])}
 CORNER = {"b": np.array([False, True]), "w": np.array([[True, False], [False, True]])}
@@ -78,7 +79,7 @@ each = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 
 
 def some(row, seed=0, size=1.0):
-    return tree.scale(size, tree.standard_normal(jax.random.key(seed), row.restriction.origin(PARAMS)))
+    return tree.scale(size, normal(jax.random.key(seed), row.restriction.origin(PARAMS)))
 
 
 def test_every_constructor_has_a_row():

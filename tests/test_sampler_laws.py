@@ -13,6 +13,7 @@ from scipy.linalg import solve_discrete_lyapunov
 
 import slt_jax as slt
 from slt_jax import diagnostics, samplers, tree
+from slt_jax.noise import exact_normal, normal
 from slt_jax.samplers.base import Trajectory, energy_change, leapfrog
 
 # the order of the bias in the step, without a chain
@@ -38,7 +39,7 @@ def stationary_inflation(make, fraction) -> float:
 
         matrix, offset = jax.jacfwd(advance)(flat), advance(jnp.zeros_like(flat))
         np.testing.assert_allclose(matrix @ flat + offset, advance(flat), rtol=1e-9, atol=1e-12)
-        noise = offset / tree.standard_normal(key, posterior.center)
+        noise = offset / normal(key, posterior.center)
         covariance = solve_discrete_lyapunov(np.asarray(matrix), np.outer(noise, noise))
     return float(covariance[0, 0]) * FORCE_CONSTANT
 
@@ -231,7 +232,7 @@ def test_the_thermostat_repairs_what_batches_heat():
 def start(posterior, data, position, key):
     """A trajectory of no steps: a position and a momentum at which the loss was not looked at."""
     batch = slt.full_batch(posterior, data)
-    momentum = tree.exact_normal(key, position)
+    momentum = exact_normal(key, position)
     blank = tree.zeros_like(jax.eval_shape(slt.posterior.evaluate, posterior, position, batch))
     return Trajectory(position, momentum, blank, blank), batch
 
@@ -277,7 +278,7 @@ def test_the_mean_of_the_exponential_of_the_energy_error_is_one():
     posterior = slt.localise(lambda w, x: 0.5 * jnp.sum(curvatures * w**2) + x, jnp.zeros(3), BASELINE[:1], 100.0, 0.0)
 
     def go(key):
-        position = tree.exact_normal(key, curvatures) / jnp.sqrt(100.0 * curvatures)
+        position = exact_normal(key, curvatures) / jnp.sqrt(100.0 * curvatures)
         path, batch = start(posterior, BASELINE[:1], position, jax.random.fold_in(key, 1))
         end = leapfrog(0.15, 7, path, jnp.asarray(False), posterior, batch)
         change = energy_change(posterior, path._replace(start=end.start), end)
@@ -303,7 +304,7 @@ def stay(sampler):
     def go(key):
         init_key, place_key, move_key = jax.random.split(key, 3)
         state = sampler.init(init_key, posterior, BASELINE[:1])
-        state = state._replace(position=0.1 * tree.exact_normal(place_key, state.position))
+        state = state._replace(position=0.1 * exact_normal(place_key, state.position))
         new, info = sampler.step(move_key, state, posterior, batch)
         return new.position, info.acceptance
 
@@ -394,7 +395,7 @@ def test_an_error_of_energy_survives_single_precision_in_a_million_dimensions():
     """``ΔH`` out of float32 arrays, against the same difference in float64; the difference of two energies does not."""
     size, data = 1_000_000, jnp.zeros((1, 0))
     posterior = slt.localise(lambda w, _: 0.5 * jnp.mean(w**2), jnp.zeros(size), data, 0.01 * size, 0.99)
-    path, batch = start(posterior, data, tree.exact_normal(jax.random.key(2), posterior.center), jax.random.key(5))
+    path, batch = start(posterior, data, exact_normal(jax.random.key(2), posterior.center), jax.random.key(5))
 
     def energy(path, number):
         """``nβ L + γ/2 |z|² + |p|²/2``, which here is ``(|z|² + |p|²) / 2``."""
@@ -413,9 +414,9 @@ def test_an_error_of_energy_survives_single_precision_in_a_million_dimensions():
 
 def test_momenta_that_face_a_test_have_the_tails_of_a_normal_law(key):
     zeros = jnp.zeros(1_000_000)
-    assert float(jnp.abs(tree.exact_normal(key, zeros)).max()) > 4.5
-    assert float(jnp.abs(tree.standard_normal(key, zeros)).max()) < 4.5
-    assert len(np.unique(tree.exact_normal(key, zeros))) > 100_000
+    assert float(jnp.abs(exact_normal(key, zeros)).max()) > 4.5
+    assert float(jnp.abs(normal(key, zeros)).max()) < 4.5
+    assert len(np.unique(exact_normal(key, zeros))) > 100_000
 
 
 # mclmc

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from slt_jax import posterior as posteriors
 from slt_jax import tree
+from slt_jax.noise import normal
 from slt_jax.posterior import Batch, LocalPosterior
 from slt_jax.types import Array, Key, PyTree, Scalar
 
@@ -114,7 +115,7 @@ def inertial_step_size(posterior: LocalPosterior, curvature: Scalar, fraction: S
 def _typical_point(key: Key, posterior: LocalPosterior, batch: Batch) -> PyTree:
     """A point in a random direction whose potential is ``d/2``, found by bisection in the logarithm of the distance."""
     origin = posterior.restriction.origin(posterior.center)
-    direction = tree.standard_normal(key, origin)
+    direction = normal(key, origin)
     level = 0.5 * tree.size(origin)
     squared = tree.norm_squared(direction)
 
@@ -145,6 +146,6 @@ def _power_iteration(key: Key, z: PyTree, posterior: LocalPosterior, batch: Batc
         # the loss, and with it nβ, may be wider or narrower than the parameters
         return tree.scale(1 / jnp.where(norm > 0, norm, 1.0), image), norm.astype(posterior.nbeta.dtype)
 
-    start = tree.standard_normal(key, z)
+    start = normal(key, z)
     start = tree.scale(1 / jnp.sqrt(tree.norm_squared(start)), start)
     return jax.lax.fori_loop(0, iterations, multiply, (start, jnp.zeros((), posterior.nbeta.dtype)))[1]

@@ -8,6 +8,7 @@ from slt_jax import tree
 from slt_jax.ladder import exchange
 from slt_jax.ladder.exchange import Rungs
 from slt_jax.ladder.measure import BLOCKS, MOVES, PARTS, Ladder, Size
+from slt_jax.noise import exact_normal
 from slt_jax.posterior import LocalPosterior, localise
 from slt_jax.restriction import Restriction
 from slt_jax.samplers.base import MetropolisState
@@ -86,7 +87,7 @@ def descend(
 def _from_prior(key: Key, posterior: LocalPosterior, data: PyTree, chains: int) -> MetropolisState:
     init_key, draw_key = jax.random.split(key)
     state = exchange.start(init_key, posterior, data, chains)
-    draws = jax.vmap(lambda one: tree.exact_normal(one, posterior.restriction.origin(posterior.center)))(
+    draws = jax.vmap(lambda one: exact_normal(one, posterior.restriction.origin(posterior.center)))(
         jax.random.split(draw_key, chains)
     )
     return state._replace(position=tree.scale(1 / jnp.sqrt(posterior.gamma), draws))

@@ -9,6 +9,7 @@ import numpy as np
 
 from slt_jax import tree
 from slt_jax.ladder.constrained import FIRST, ROUND, Members, wander
+from slt_jax.noise import exact_normal
 from slt_jax.posterior import LocalPosterior, excess, full_batch
 from slt_jax.types import Array, Key, PyTree
 
@@ -86,7 +87,7 @@ def _from_prior(keys: Key, posterior: LocalPosterior, data: PyTree, live: int) -
     batch, origin = full_batch(posterior, data), posterior.restriction.origin(posterior.center)
 
     def one(key: Key) -> tuple[Array, PyTree]:
-        position = tree.scale(1 / jnp.sqrt(posterior.gamma), tree.exact_normal(key, origin))
+        position = tree.scale(1 / jnp.sqrt(posterior.gamma), exact_normal(key, origin))
         value = excess(posterior, position, batch)
         return jnp.where(jnp.isnan(value), jnp.inf, value), position
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from slt_jax import tree
+from slt_jax.noise import exact_normal
 from slt_jax.posterior import LocalPosterior
 from slt_jax.response.sums import Sums, nothing, with_draw
 from slt_jax.types import Array, Key, PyTree
@@ -38,7 +39,7 @@ def gaussian_sums(
     """
 
     def one(key: Key) -> tuple[Array, Array]:
-        noise = tree.exact_normal(key, mean)
+        noise = exact_normal(key, mean)
         z = tree.combine(lambda m, v, xi: m + jnp.sqrt(v) * xi, mean, variance, noise)
         return look(posterior.restriction.lift(posterior.center, z))
 

@@ -7,6 +7,7 @@ from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
 
 from slt_jax import tree
+from slt_jax.noise import exact_normal
 from slt_jax.restriction.base import Restriction, check
 from slt_jax.restriction.gauge import lift_orbit
 from slt_jax.restriction.subspace import check_vectors, span
@@ -84,7 +85,7 @@ def within(restriction: Restriction, params: PyTree, basis: PyTree) -> Restricti
     basis = jax.tree.map(lambda vectors, leaf: jnp.asarray(vectors, leaf.dtype), basis, zeros)
     origin = restriction.origin(zeros)
     transpose = jax.vjp(lambda z: restriction.lift(zeros, z), origin)[1]
-    probe = tree.exact_normal(jax.random.key(0), origin)
+    probe = exact_normal(jax.random.key(0), origin)
     again = transpose(restriction.lift(zeros, probe))[0]
     error = tree.norm_squared(jax.tree.map(jnp.subtract, again, probe)) / tree.norm_squared(probe)
     if not float(error) < 1e-6:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from slt_jax import tree
+from slt_jax.noise import exact_normal
 from slt_jax.restriction.attention import natural
 from slt_jax.restriction.base import Restriction, check
 from slt_jax.types import PyTree
@@ -49,7 +50,7 @@ def freedom(restriction: Restriction, params: PyTree) -> list[Free]:
 
 def _moved(restriction: Restriction, center: PyTree) -> list[np.ndarray]:
     # a random displacement moves every entry that any displacement moves
-    z = tree.exact_normal(jax.random.key(0), restriction.origin(center))
+    z = exact_normal(jax.random.key(0), restriction.origin(center))
     ends = zip(*(jax.tree.leaves(end) for end in (restriction.lift(center, z), center)), strict=True)
     return [np.asarray(new, np.float64) - np.asarray(old, np.float64) for new, old in ends]
 

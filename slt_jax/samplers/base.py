@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from slt_jax import loss, tree
+from slt_jax.noise import exact_normal
 from slt_jax.posterior import Batch, Evaluation, LocalPosterior, evaluate, force, full_batch, pair
 from slt_jax.types import Array, Key, PyTree, Scalar
 
@@ -115,7 +116,7 @@ def metropolis_step(
     """
     batch = pair(posterior, batch)
     momentum_key, accept_key = jax.random.split(key)
-    momentum = tree.exact_normal(momentum_key, state.position)
+    momentum = exact_normal(momentum_key, state.position)
     uniform = jax.random.uniform(accept_key, (), posterior.nbeta.dtype)
     return metropolis_move(step_size, leapfrogs, momentum, uniform, state, state.known, posterior, batch)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from slt_jax import tree
+from slt_jax.noise import exact_normal
 from slt_jax.posterior import Batch, LocalPosterior, dimension, evaluate, force, pair
 from slt_jax.samplers.base import Info, Sampler, report
 from slt_jax.types import Key, PyTree, Scalar
@@ -60,7 +61,7 @@ def _init(key: Key, posterior: LocalPosterior, data: PyTree) -> MicrocanonicalSt
     if dimension(posterior) < 2:
         raise ValueError("posterior: got 1 free parameter; mclmc turns directions and needs 2. Use underdamped or hmc.")
     origin = posterior.restriction.origin(posterior.center)
-    return MicrocanonicalState(origin, _normalise(tree.standard_normal(key, origin)))
+    return MicrocanonicalState(origin, _normalise(exact_normal(key, origin)))
 
 
 def _step(
@@ -75,7 +76,7 @@ def _step(
     drift = force(posterior, state.position, evaluation.gradient)
     size = tree.size(state.position)
     length = step_size * jnp.sqrt(size)
-    noise = tree.standard_normal(key, state.position)
+    noise = exact_normal(key, state.position)
     turned = _turn(state.direction, drift, length / (size - 1))
     spread = jnp.sqrt(jnp.expm1(2 / decoherence) / size)
     direction = _normalise(tree.combine(lambda u, xi: u + spread * xi, turned, noise))

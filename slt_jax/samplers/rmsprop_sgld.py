@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from slt_jax import tree
+from slt_jax.noise import normal
 from slt_jax.posterior import Batch, LocalPosterior, evaluate, force, pair
 from slt_jax.samplers.base import Info, Sampler, report
 from slt_jax.types import Array, Key, PyTree, Scalar
@@ -72,13 +73,12 @@ def _step(
     mean_square = tree.combine(lambda v, g: decay * v + (1 - decay) * g**2, state.mean_square, evaluation.gradient)
     steps = state.steps + 1
     preconditioner = _preconditioner(mean_square, 1 - decay**steps, stability)
-    noise = tree.standard_normal(key, state.position)
     position = tree.combine(
         lambda z, f, p, xi: z - 0.5 * step_size * p * f + jnp.sqrt(step_size * p) * xi,
         state.position,
         drift,
         preconditioner,
-        noise,
+        normal(key, state.position),
     )
     info = report(state.position, evaluation, drift)
     return RMSPropState(position, mean_square, steps), info

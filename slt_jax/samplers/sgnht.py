@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from slt_jax import tree
+from slt_jax.noise import normal
 from slt_jax.posterior import Batch, LocalPosterior, evaluate, force, pair
 from slt_jax.samplers.base import Info, Sampler, report
 from slt_jax.types import Array, Key, PyTree, Scalar
@@ -56,7 +57,7 @@ def sgnht(step_size: Scalar, *, diffusion: Scalar = 0.1, response: Scalar = 0.01
 def _init(diffusion: Scalar, key: Key, posterior: LocalPosterior, data: PyTree) -> ThermostatState:
     del data
     origin = posterior.restriction.origin(posterior.center)
-    velocity = tree.standard_normal(key, origin)
+    velocity = normal(key, origin)
     return ThermostatState(origin, velocity, jnp.asarray(diffusion, tree.norm_squared(velocity).dtype))
 
 
@@ -71,11 +72,10 @@ def _step(
 ) -> tuple[ThermostatState, Info]:
     evaluation = evaluate(posterior, state.position, pair(posterior, batch))
     drift = force(posterior, state.position, evaluation.gradient)
-    noise = tree.standard_normal(key, state.position)
     kicked = tree.combine(lambda v, f: v - step_size * f, state.velocity, drift)
     friction = _respond(0.5 * response, state.friction, kicked)
     kept, fresh = jnp.exp(-friction), jnp.sqrt(diffusion * _decay_rate(friction))
-    velocity = tree.combine(lambda v, xi: kept * v + fresh * xi, kicked, noise)
+    velocity = tree.combine(lambda v, xi: kept * v + fresh * xi, kicked, normal(key, state.position))
     friction = _respond(0.5 * response, friction, velocity)
     position = tree.combine(lambda z, v, w: z + 0.5 * step_size * (v + w), state.position, kicked, velocity)
     return ThermostatState(position, velocity, friction), report(state.position, evaluation, drift)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from slt_jax import tree
+from slt_jax.noise import normal
 from slt_jax.posterior import Batch, LocalPosterior, evaluate, force, pair
 from slt_jax.samplers.base import Info, Sampler, report
-from slt_jax.types import Key, PyTree, Scalar
+from slt_jax.types import Key, Noise, PyTree, Scalar
 
 
 class UnderdampedState(NamedTuple):
@@ -19,7 +20,7 @@ class UnderdampedState(NamedTuple):
     velocity: PyTree
 
 
-def underdamped(step_size: Scalar, *, friction: Scalar = 0.1) -> Sampler:
+def underdamped(step_size: Scalar, *, friction: Scalar = 0.1, noise: Noise = normal) -> Sampler:
     """Langevin dynamics ``dz = v dt``, ``dv = -∇U dt - (f/h) v dt + √(2f/h) dW`` by BAOAB, f the friction a step.
 
     A step is B A O A: ``v -= h ∇U(z)``; ``z += (h/2) v``; ``v = e^{-f} v + √(1 - e^{-2f}) ξ``; ``z += (h/2) v``. The
@@ -34,6 +35,7 @@ def underdamped(step_size: Scalar, *, friction: Scalar = 0.1) -> Sampler:
         needs ``h √a < 2``. A number or an array of shape ``()`` (vmap over several).
       friction: f, positive: ``e^{-f}`` of the velocity is kept in a step. Momentum persists for about ``1/f`` steps;
         flat directions want it low, minibatches high.
+      noise: What ``ξ`` is drawn by: ``slt_jax.noise.normal``, or ``signs``, which costs a fifth of it.
 
     Returns:
       A sampler that costs one gradient a step and keeps two copies of ``z``.
@@ -49,7 +51,9 @@ def underdamped(step_size: Scalar, *, friction: Scalar = 0.1) -> Sampler:
     >>> underdamped(1e-2, friction=0.03).step.args
     (0.01, 0.03)
     """
-    return Sampler(Partial(_init), Partial(_step, step_size, friction), _overdamped(step_size, friction))
+    return Sampler(
+        Partial(_init), Partial(_step, step_size, friction, noise=Partial(noise)), _overdamped(step_size, friction)
+    )
 
 
 def _overdamped(step_size: Scalar, friction: Scalar) -> Scalar:
@@ -62,7 +66,7 @@ def _overdamped(step_size: Scalar, friction: Scalar) -> Scalar:
 def _init(key: Key, posterior: LocalPosterior, data: PyTree) -> UnderdampedState:
     del data
     origin = posterior.restriction.origin(posterior.center)
-    return UnderdampedState(origin, tree.standard_normal(key, origin))
+    return UnderdampedState(origin, normal(key, origin))
 
 
 def _step(
@@ -72,12 +76,13 @@ def _step(
     state: UnderdampedState,
     posterior: LocalPosterior,
     batch: Batch | PyTree,
+    *,
+    noise: Noise,
 ) -> tuple[UnderdampedState, Info]:
     evaluation = evaluate(posterior, state.position, pair(posterior, batch))
     drift = force(posterior, state.position, evaluation.gradient)
-    noise = tree.standard_normal(key, state.position)
     kicked = tree.combine(lambda v, f: v - step_size * f, state.velocity, drift)
     kept, fresh = jnp.exp(-friction), jnp.sqrt(-jnp.expm1(-2 * friction))
-    velocity = tree.combine(lambda v, xi: kept * v + fresh * xi, kicked, noise)
+    velocity = tree.combine(lambda v, xi: kept * v + fresh * xi, kicked, noise(key, state.position))
     position = tree.combine(lambda z, v, w: z + 0.5 * step_size * (v + w), state.position, kicked, velocity)
     return UnderdampedState(position, velocity), report(state.position, evaluation, drift)

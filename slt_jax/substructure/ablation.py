@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from slt_jax import loss, tree
+from slt_jax.noise import exact_normal
 from slt_jax.restriction import Restriction, check
 from slt_jax.types import Array, Key, PyTree
 
@@ -96,7 +97,7 @@ def _entries(name: str, component: Restriction | PyTree, params: PyTree) -> list
         check(component, params)
         zero = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf, jnp.float32)), params)
         # a random displacement moves every entry that any displacement moves
-        z = tree.exact_normal(jax.random.key(0), component.origin(zero))
+        z = exact_normal(jax.random.key(0), component.origin(zero))
         marks = [np.asarray(leaf) != 0 for leaf in jax.tree.leaves(component.lift(zero, z))]
         if sum(int(mark.sum()) for mark in marks) != tree.size(z):
             raise ValueError(

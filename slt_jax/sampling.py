@@ -1,4 +1,4 @@
-"""The one loop over draws. Chains are vmapped inside it, so that batches and statistics can be shared across them."""
+"""The one loop over draws, long because all that chains do side by side is in it: batches, statistics, their place."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from slt_jax import loss, tree
-from slt_jax.posterior import Batch, LocalPosterior, full_batch, minibatch
+from slt_jax import loss, sharding, tree
+from slt_jax.posterior import Batch, LocalPosterior, full_batch, minibatch, pair
 from slt_jax.samplers.base import Info, Sampler
 from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, PyTree
@@ -87,6 +87,9 @@ def sample(
     moments: bool = False,
     fold: Fold | None = None,
     batch_key: Key | None = None,
+    batches: PyTree | None = None,
+    begin: Array | int = 0,
+    side_by_side: int | None = None,
 ) -> Trace:
     """Run ``chains`` chains from the centre and record ``draws`` draws of each, ``thin`` steps apart.
 
@@ -112,27 +115,41 @@ def sample(
       fold: What to keep of that which is observed, and to record in its place.
       batch_key: For several samples that are to see the same batches, step by step and chain by chain, whatever their
         own keys, restrictions and samplers.
+      batches: The examples of each step in place of ``data``, leading axes ``(step, example)``, burn-in included: the
+        same for all chains. ``batch_size`` is theirs.
+      begin: The first step's number ``t``, where the chain goes on: with the same key, ``start`` and the number of
+        steps made so far it makes the draws that one longer run would have made, to the last bit.
+      side_by_side: Chains of a device that are computed at a time, a divisor of their number; the others wait, and
+        need no memory but for their state. Default all. For large models 1 is as fast on a CPU.
+
+    On a mesh (``slt_jax.sharding``) chains are spread along ``chains``, the examples of a step along ``batch``, and
+    what a chain keeps in the shape of the parameters along ``parameters``.
 
     Returns:
       A trace. A chain that diverges has draws that are not finite: they are kept, never skipped.
 
     Raises:
       ValueError: before compilation, where a number is out of range, the key is not typed, the sampler is not one, or
-        ``data`` is not what the posterior was made with.
+        ``data`` is not what the posterior was made with, or the chains do not fit the mesh.
     """
     check_schedule(draws=draws, chains=chains, burnin=burnin, thin=thin)
     check_key(key)
     if batch_key is not None:
         check_key(batch_key)
     check_sampler(sampler)
+    sharding.check_chains(chains)
     count = loss.example_count(data)
-    _check_same_data(posterior, count)
-    check_batch_size(batch_size, count)
-    batch_size = None if batch_size == count else batch_size
+    if batches is None:
+        _check_same_data(posterior, count)
+        check_batch_size(batch_size, count)
+    else:
+        _check_batches(batches, batch_size, (-(-burnin // thin) + draws) * thin)
+    batch_size = None if batch_size == count or batches is not None else batch_size
+    _check_side_by_side(side_by_side, chains)
     function = observe if observe is None or isinstance(observe, Partial) else Partial(observe)
     _check_start(start, chains)
-    sizes = draws, chains, burnin, thin, batch_size
-    return _sample(key, sampler, posterior, data, function, start, fold, batch_key, *sizes, bool(moments))
+    given = key, sampler, posterior, data, function, start, fold, batch_key, batches, jnp.asarray(begin, jnp.int32)
+    return _sample(*given, draws, chains, burnin, thin, batch_size, bool(moments), side_by_side)
 
 
 def step_keys(run_key: Key, step: Array | int) -> tuple[Key, Key]:
@@ -188,6 +205,26 @@ def check_sampler(sampler: Sampler) -> None:
         )
 
 
+def _check_side_by_side(size: int | None, chains: int) -> None:
+    if size is None:
+        return
+    each = chains // sharding.size_of(sharding.CHAINS)
+    if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1 or each % size:
+        raise ValueError(f"side_by_side: got {size!r}; pass a divisor of the {each} chains of a device.")
+
+
+def _check_batches(batches: PyTree, batch_size: int | None, steps: int) -> None:
+    if batch_size is not None:
+        raise ValueError(f"batch_size: got {batch_size} together with batches, which have their own; leave it out.")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batches):
+        shape = jnp.shape(leaf)
+        if len(shape) < 2 or shape[0] != steps:
+            raise ValueError(
+                f"batches: leaf {tree.path_name(path)!r} has shape {shape}; expected leading axes (step, example) of "
+                f"{steps} steps, burn-in included."
+            )
+
+
 def _check_start(start: PyTree | None, chains: int) -> None:
     for leaf in jax.tree.leaves(start):
         if not jnp.ndim(leaf) or jnp.shape(leaf)[0] != chains:
@@ -208,7 +245,7 @@ def _check_same_data(posterior: LocalPosterior, count: int) -> None:
         )
 
 
-@jax.jit(static_argnums=(8, 9, 10, 11, 12, 13))
+@jax.jit(static_argnums=(10, 11, 12, 13, 14, 15, 16))
 def _sample(
     key: Key,
     sampler: Sampler,
@@ -218,39 +255,50 @@ def _sample(
     start: PyTree | None,
     fold: Fold | None,
     batch_key: Key | None,
+    batches: PyTree | None,
+    begin: Array,
     draws: int,
     chains: int,
     burnin: int,
     thin: int,
     batch_size: int | None,
     moments: bool,
+    side_by_side: int | None,
 ) -> Trace:
-    keys = jax.vmap(jax.random.split)(jax.random.split(key, chains))
+    keys = sharding.spread(jax.vmap(jax.random.split)(jax.random.split(key, chains)), sharding.CHAINS)
     init_keys, run_keys = keys[:, 0], keys[:, 1]
     batch_keys = run_keys if batch_key is None else jax.random.split(batch_key, chains)
     state: Any = start
     if start is None:
         state = jax.vmap(sampler.init, in_axes=(0, None, None))(init_keys, posterior, data)
-    everything = full_batch(posterior, data)
+    state = sharding.split(state, sharding.CHAINS)
     count = loss.example_count(data)
     warm = -(-burnin // thin)
+    everything = None if batches is not None else sharding.spread(full_batch(posterior, data), sharding.BATCH)
 
-    def step_chain(keys: tuple[Key, Key], state: PyTree, time: Array) -> tuple[PyTree, Info]:
+    def step_chain(keys: tuple[Key, Key], state: PyTree, time: Array, shared: Batch | None) -> tuple[PyTree, Info]:
         (for_batch, _), (_, move_key) = (step_keys(one, time) for one in keys)
-        batch: Batch = everything
-        if batch_size is not None:
-            batch = minibatch(posterior, data, batch_index(for_batch, batch_size, count))
+        batch = shared
+        if batch is None:
+            index = sharding.spread(batch_index(for_batch, batch_size or count, count), sharding.BATCH)
+            batch = minibatch(posterior, data, index)
         return sampler.step(move_key, state, posterior, batch)
 
-    def step(state: PyTree, time: Array) -> tuple[PyTree, Info]:
-        return jax.vmap(step_chain, in_axes=(0, 0, None))((batch_keys, run_keys), state, time)
+    def step(state: PyTree, now: tuple[Array, PyTree]) -> tuple[PyTree, Info]:
+        time, examples = now
+        shared = everything if batch_size is None else None
+        if batches is not None:
+            shared = sharding.spread(pair(posterior, examples), sharding.BATCH)
+        many = jax.vmap(step_chain, in_axes=(0, 0, None, None))
+        state, info = _in_pieces(many, side_by_side, (batch_keys, run_keys), state, time, shared)
+        return sharding.split(state, sharding.CHAINS), info
 
     def look(state: PyTree) -> PyTree:
         params = jax.vmap(posterior.restriction.lift, in_axes=(None, 0))(posterior.center, state.position)
         return jax.vmap(observe)(params) if observe is not None else ()
 
-    def window(carry: PyTree, index: Array) -> tuple[PyTree, tuple[Info, PyTree]]:
-        state, running, kept = carry
+    def window(carry: PyTree, now: tuple[Array, PyTree]) -> tuple[PyTree, tuple[Info, PyTree]]:
+        (state, running, kept), (index, seen) = carry, now
         # a step reports the position it starts from: the first position of a window is its draw
         if moments:
             running = _updated(running, state.position, index - warm)
@@ -258,9 +306,9 @@ def _sample(
         if fold is not None:
             kept, observed = fold.add(kept, observed, index - warm)
         if thin == 1:
-            state, info = step(state, index)
+            state, info = step(state, (begin + index, seen))
         else:
-            state, infos = jax.lax.scan(step, state, index * thin + jnp.arange(thin))
+            state, infos = jax.lax.scan(step, state, (begin + index * thin + jnp.arange(thin), seen))
             info = jax.tree.map(lambda leaf: leaf[0], infos)
         return (state, running, kept), (info, observed)
 
@@ -270,9 +318,34 @@ def _sample(
         zero = tree.at_least_float32(tree.zeros_like(state.position))
         running = Moments(zero, zero)
     first = state, running, () if fold is None else fold.begin
-    (state, running, kept), recorded = jax.lax.scan(window, first, jnp.arange(warm + draws))
+    seen = batches
+    if thin > 1:
+        seen = jax.tree.map(lambda leaf: leaf.reshape(warm + draws, thin, *leaf.shape[1:]), batches)
+    (state, running, kept), recorded = jax.lax.scan(window, first, (jnp.arange(warm + draws), seen))
     infos, observables = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[warm:], 0, 1), recorded)
     return Trace(**infos._asdict(), observables=observables, state=state, moments=running, folded=kept)
+
+
+def _in_pieces(
+    many: Callable[..., PyTree], size: int | None, keys: PyTree, state: PyTree, time: Array, shared: Batch | None
+) -> PyTree:
+    """``many`` chains at once, or so many of each device at a time, one piece after the other."""
+    chains = jax.tree.leaves(state)[0].shape[0]
+    devices = sharding.size_of(sharding.CHAINS)
+    if size is None or size * devices == chains:
+        return many(keys, state, time, shared)
+
+    def pieces(leaf: Array) -> Array:
+        # each device keeps its own chains: they are cut into pieces along an axis of their own
+        cut = leaf.reshape(devices, chains // devices // size, size, *leaf.shape[1:])
+        return jnp.swapaxes(cut, 0, 1).reshape(chains // devices // size, devices * size, *leaf.shape[1:])
+
+    def back(leaf: Array) -> Array:
+        cut = leaf.reshape(chains // devices // size, devices, size, *leaf.shape[2:])
+        return jnp.swapaxes(cut, 0, 1).reshape(chains, *leaf.shape[2:])
+
+    found = jax.lax.map(lambda one: many(*one, time, shared), jax.tree.map(pieces, (keys, state)))
+    return jax.tree.map(back, found)
 
 
 def _updated(running: Moments, position: PyTree, before: Array) -> Moments:

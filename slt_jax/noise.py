@@ -124,14 +124,13 @@ def _by_leaf(key: Key, like: PyTree, draw) -> PyTree:  # type: ignore[no-untyped
 
 
 def _bits_of_shape(key: Key, shape: tuple[int, ...], bits: int) -> Array:
-    """Random bits in the shape of a leaf, each device those of its own piece: no word is shared across a cut."""
-    cut = sharding.split_axis(shape)
-    # as many entries of a word as the longest axis that is not cut can be divided by
-    whole = [(math.gcd(size, 32 // bits), at) for at, size in enumerate(shape) if at != cut]
-    each, at = max(whole, default=(1, 0))
+    """Random bits in the shape of a leaf, each device those of its own piece."""
     if not shape:
         return jax.random.bits(key, (), jnp.uint32) & jnp.uint32(2**bits - 1)
-    words = jax.random.bits(key, (*shape[:at], shape[at] // each, *shape[at + 1 :]), jnp.uint32)
-    words = words if cut is None else sharding.split(words)
+    # on any mesh the same numbers: what shares a word lies along an axis other than the longest, which is cut
+    longest = max((size, at) for at, size in enumerate(shape))[1]
+    others = [(math.gcd(size, 32 // bits), at) for at, size in enumerate(shape) if at != longest or len(shape) == 1]
+    each, at = max(others)
+    words = sharding.split(jax.random.bits(key, (*shape[:at], shape[at] // each, *shape[at + 1 :]), jnp.uint32))
     pieces = [(words >> jnp.uint32(bits * place)) & jnp.uint32(2**bits - 1) for place in range(each)]
     return jnp.concatenate(pieces, axis=at)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from slt_jax import loss, tree
+from slt_jax import loss, sharding, tree
 from slt_jax import restriction as restrictions
 from slt_jax.restriction import Restriction
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
@@ -120,7 +120,7 @@ def localise(
     _check_range("gamma", gamma, positive=False)
     restriction = restrictions.full() if restriction is None else restriction
     restrictions.check(restriction, params)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
+    params = sharding.split(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params))
     function = loss_fn if isinstance(loss_fn, Partial) else Partial(loss_fn)
     chunk = loss.CENTER_CHUNK if count <= loss.CENTER_CHUNK else loss.chunk_for(function, params, data)
     center_losses = _center_losses(function, params, data, loss.per_example, chunk)

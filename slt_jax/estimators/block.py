@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slt_jax import loss, tree
+from slt_jax import loss, sharding, tree
 from slt_jax.curvature import sharpness, typical_points
 from slt_jax.estimators.dynamics import curvature_batch, sampler_for, step_size_for
 from slt_jax.estimators.heating import as_share, can_follow, feel
@@ -116,7 +116,8 @@ def run(
             trace = go(key, sampler, around, data, chains=1, start=one)
             return jax.tree.map(lambda leaf: leaf[0], trace)
 
-        return jax.vmap(run_chain)(jax.random.split(key, chains), state, anchors)
+        keys = sharding.spread(jax.random.split(key, chains), sharding.CHAINS)
+        return jax.vmap(run_chain)(keys, *sharding.split((state, anchors), sharding.CHAINS))
 
     def stage(warm: Warm, inputs: tuple[Key, Plan]) -> tuple[Warm, tuple[Trace, Array, Array]]:
         key, now = inputs

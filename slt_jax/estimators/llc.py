@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from slt_jax import loss, tree
+from slt_jax import loss, sharding, tree
 from slt_jax.estimators.calibration import Schedule, measure
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
 from slt_jax.estimators.heating import read_heating
+from slt_jax.estimators.planning import groups_of
 from slt_jax.polish import read_height
 from slt_jax.posterior import dimension, localise
 from slt_jax.problem import Problem
@@ -73,7 +74,8 @@ def llc(
       sampler: Run as it is, with nothing else chosen; on minibatches its heat is measured where it stops. Default
         ``underdamped`` on all of the data and ``sgld`` with control variates on minibatches, the step found by rule.
       chains: Default 16 up to 256 free parameters, 8 up to 16 384, and 4 beyond: the relative error of λ̂ is
-        ``1 / √(λ N)`` with N effective draws, and λ is at most half the number of parameters.
+        ``1 / √(λ N)`` with N effective draws, and λ is at most half the number of parameters. On a mesh two on each
+        device along ``chains`` at least, and a multiple of that.
       draws, burnin, thin: For each chain recorded draws, steps thrown away first, and steps from draw to draw. Default
         2000 draws after 2000 steps, and more where the verdict asks for it; where either is given the length is fixed,
         unless a budget is given too.
@@ -134,9 +136,11 @@ def llc(
         unused = dict(polish=polish or None, budget=budget)
         _check_alone("sampler", unused, "it has no use for: it is run as it is. Give draws and burnin instead")
     loss_fn, params, data = _referred(reference, outputs, divergence, loss_fn, params, data)
+    data = sharding.spread(data, sharding.BATCH)
     posterior = localise(loss_fn, params, data, nbeta, gamma, restriction)
     if chains is None:
         schedule = schedule._replace(chains=chains_for(dimension(posterior)))
+    sharding.check_chains(schedule.chains, 1 if sampler is not None else groups_of(schedule.chains))
     if sampler is not None:
         steps = {name: getattr(schedule, name) for name in Schedule._fields}
         trace = sample(key, sampler, posterior, data, **steps)
@@ -168,7 +172,10 @@ def chains_for(dimension: int) -> int:
     >>> [chains_for(dimension) for dimension in (10, 1000, 1_000_000)]
     [16, 8, 4]
     """
-    return next((chains for most, chains in CHAINS if dimension <= most), CHAINS_BEYOND)
+    chains = next((chains for most, chains in CHAINS if dimension <= most), CHAINS_BEYOND)
+    # two groups of as many on each device
+    each = 2 * sharding.size_of(sharding.CHAINS)
+    return chains if each == 2 else -(-chains // each) * each
 
 
 def _referred(

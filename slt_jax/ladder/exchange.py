@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slt_jax import tree
+from slt_jax import sharding, tree
 from slt_jax.curvature import curvatures
 from slt_jax.ladder.groups import ENTRIES, log_sizes, virial_parts
 from slt_jax.ladder.moves import Numbers, between_halves, between_rungs, move, numbers_for
@@ -194,10 +194,13 @@ def run(
     count, chains = jax.tree.leaves(state)[0].shape[:2]
     nbetas, span = _repeated(rungs.nbeta, chains), rungs.longest - rungs.shortest
     state = jax.tree.map(lambda leaf: leaf.reshape(count * chains, *leaf.shape[2:]), state)
+    places = (sharding.TEMPERATURES, sharding.CHAINS)
+    batch = sharding.spread(batch, sharding.BATCH)
 
     def sweep(
         state: MetropolisState, at: tuple[Key, Array]
     ) -> tuple[MetropolisState, tuple[Info, tuple, Array, Array]]:
+        state = sharding.split(state, places)
         numbers = numbers_for(at[0], posterior, count * chains, 2)
         # what the trajectories start from, as all that they report
         contact = jax.vmap(log_sizes)(state.position)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from slt_jax import sharding
 from slt_jax.restriction.base import Restriction
 
 #: Restrictions of one shape that are measured side by side on an accelerator.
@@ -57,7 +58,7 @@ def shape_of(restriction: Restriction) -> Any:
 
 def stacked(restrictions: Sequence[Restriction]) -> Restriction:
     """Restrictions of one shape as one tree whose leaves have one more axis, the first."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *restrictions)
+    return sharding.spread(jax.tree.map(lambda *leaves: jnp.stack(leaves), *restrictions), sharding.COMPONENTS)
 
 
 def check_together(together: int | None) -> None:

@@ -7,7 +7,8 @@
 prints one JSON line per row and keeps them in ``benchmarks/results/accelerator.jsonl``. Where JAX finds only a CPU it
 says so and ends.
 
-``throughput``: wall time of a step of one chain, of ``sgld`` and of ``underdamped`` (which ``llc`` uses), and of
+``throughput``: wall time of a step of one chain, of ``sgld``, of ``underdamped`` (which ``llc`` uses) and of the same
+with noise of one bit an entry, and of
 ``jax.value_and_grad`` on the same batches, as in ``cost.py``; the sides in turn, the ratio is the median over pairs.
 Products of matrices are as precise as JAX makes them by default, the same on all sides. Memory is the most that the
 process held until then; models come in increasing size.
@@ -34,7 +35,7 @@ from cost import bare_gradient
 import slt_jax as slt
 from slt_jax import tree
 from slt_jax.models.transformer import Transformer
-from slt_jax.noise import normal
+from slt_jax.noise import normal, signs
 
 RESULTS = Path(__file__).parent / "results" / "accelerator.jsonl"
 #: Width of a square linear network of three layers, chains, steps of a run.
@@ -109,10 +110,11 @@ def throughput(pairs, least):
             if side == "bare":
                 where = problem.loss_fn, problem.params, problem.data
                 return bare(key, *where, sizes["draws"], sizes["batch_size"], sizes["chains"])
-            sampler = slt.samplers.sgld(1e-9) if side == "sgld" else slt.samplers.underdamped(1e-5)
+            noise = signs if side == "underdamped_signs" else normal
+            sampler = slt.samplers.sgld(1e-9) if side == "sgld" else slt.samplers.underdamped(1e-5, noise=noise)
             return slt.sample(key, sampler, posterior, problem.data, **sizes).excess
 
-        times, memory = {"bare": [], "sgld": [], "underdamped": []}, {}
+        times, memory = {side: [] for side in ("bare", "sgld", "underdamped", "underdamped_signs")}, {}
         for pair in range(-1, pairs):
             for side, found in times.items():
                 begin = time.perf_counter()
@@ -156,7 +158,8 @@ def noise(pairs):
     entries, repeats = NOISE
     like = jnp.zeros(entries)
     ways = {
-        "standard_normal": normal,
+        "normal": normal,
+        "signs": signs,
         "jax.random.normal": lambda key, _: jax.random.normal(key, (entries,)),
     }
     for generator in ("threefry2x32", "rbg", "unsafe_rbg"):

@@ -7,6 +7,7 @@ error 0 and its R-hat 1. A quantity with a draw that is not finite has NaN for a
 import jax
 import jax.numpy as jnp
 
+from slt_jax import sharding
 from slt_jax.types import Array
 
 #: Sokal's window, in units of the autocorrelation time: it cuts off about ``e^-5`` of an exponential decay.
@@ -163,7 +164,8 @@ def _autocovariance(draws: Array) -> Array:
     count = draws.shape[1]
     moved = draws - draws[:, :1]
     centred = moved - jnp.mean(moved, axis=1, keepdims=True)
-    spectrum = jnp.fft.rfft(centred, n=2 * count, axis=1)
+    # on a mesh in one piece: XLA on CPU does not transform what it has gathered in another order of axes
+    spectrum = jnp.fft.rfft(sharding.whole(centred), n=2 * count, axis=1)
     return jnp.fft.irfft(jnp.abs(spectrum) ** 2, n=2 * count, axis=1)[:, :count] / count
 
 

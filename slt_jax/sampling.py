@@ -323,8 +323,7 @@ def _sample(
         seen = jax.tree.map(lambda leaf: leaf.reshape(warm + draws, thin, *leaf.shape[1:]), batches)
     (state, running, kept), recorded = jax.lax.scan(window, first, (jnp.arange(warm + draws), seen))
     infos, observables = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[warm:], 0, 1), recorded)
-    seen_by_all = sharding.whole((infos._asdict(), observables, running, kept))
-    infos, observables, running, kept = seen_by_all
+    infos, observables, running, kept = sharding.visible((infos._asdict(), observables, running, kept))
     return Trace(**infos, observables=observables, state=state, moments=running, folded=kept)
 
 

@@ -121,13 +121,16 @@ def split(values: PyTree, *axes: Axes) -> PyTree:
 
 
 def whole(values: PyTree) -> PyTree:
-    """The same tree, each leaf in one piece on every device: what the host of one of several processes may look at.
-
-    Does nothing in a single process, whose host sees all devices.
-    """
-    if jax.process_count() == 1 or jax.sharding.get_abstract_mesh().empty:
+    """The same tree, each leaf in one piece on every device."""
+    around = jax.sharding.get_abstract_mesh()
+    if around.empty or around.size == 1:
         return values
     return jax.tree.map(lambda leaf: _put(leaf, PartitionSpec()), values)
+
+
+def visible(values: PyTree) -> PyTree:
+    """The same tree, so that the host can look at it: in pieces in one process, whole where there are several."""
+    return values if jax.process_count() == 1 else whole(values)
 
 
 def split_axis(shape: tuple[int, ...]) -> int | None:

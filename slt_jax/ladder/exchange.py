@@ -227,7 +227,7 @@ def run(
     seen = jax.tree.map(lambda leaf: apart(leaf.reshape(-1, *leaf.shape[2:])), seen)
     info, (work, pull), contact, swapped = seen
     state = jax.tree.map(lambda leaf: leaf.reshape(count, chains, *leaf.shape[1:]), state)
-    return state, Record(
+    record = Record(
         excess=info.excess,
         virial=info.virial,
         work=work,
@@ -238,6 +238,8 @@ def run(
         swapped=swapped,
         positions=jax.tree.map(apart, positions),
     )
+    # what is read off it is about all rungs together
+    return state, sharding.whole(record)
 
 
 @jax.jit

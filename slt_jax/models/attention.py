@@ -14,8 +14,8 @@ HIDDEN = -1e9
 def attend(query: Array, key: Array, value: Array, bias: Array) -> tuple[Array, Array]:
     """What the heads take in, and how they look: ``w(t, s) = exp(q_t · k_s / √d + b_ts) / Σ_s``, ``Σ_s w(t, s) v_s``.
 
-    One finite bias in place of a mask, and division after mixing: the gradient keeps and reads fewer arrays of the shape
-    of the scores.
+    One finite bias in place of a mask, and division after mixing: the gradient keeps and reads fewer arrays of the
+    shape of the scores.
 
     Args:
       query: Shape ``(B, T, heads, d)``, as ``key`` and ``value``.

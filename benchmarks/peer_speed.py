@@ -154,7 +154,10 @@ def measure(peer, name, rounds):
 
     def ask(tool, seed, draws):
         job, _ = PEERS[tool]
-        return peer.ask(model=kind, seed=seed, draws=draws, **settings, **job)
+        found = peer.ask(model=kind, seed=seed, draws=draws, **settings, **job)
+        if seed and "failed" in found:
+            sys.exit(f"peer_speed: {tool} ran once on {name} and then failed: {found['failed']}")
+        return found
 
     for tool, run in ours.items():
         first[tool] = timed(run, 0)["wall_s"]
@@ -212,9 +215,12 @@ def table(rows):
 
 def peer_versions(python):
     """What is installed there; the program ends where that is not PyTorch."""
-    done = subprocess.run([python, str(TORCH_HALF), "--versions"], capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    found = json.loads(lines[-1]) if lines else {"missing": done.stderr.strip().splitlines()[-1:]}
+    try:
+        done = subprocess.run([python, str(TORCH_HALF), "--versions"], capture_output=True, text=True, check=False)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        found = json.loads(lines[-1]) if lines else {"missing": done.stderr.strip().splitlines()[-1:]}
+    except OSError as error:
+        found = {"missing": str(error)}
     if "missing" in found:
         advice = "pip install 'devinterp==2.0.1' 'zarr>=3.1,<3.2' 'canonical-interp==0.1.5', or pass --peer-python"
         sys.exit(f"peer_speed: no usable PyTorch in {python} ({found['missing']}): {advice}")
@@ -230,13 +236,20 @@ def main():
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peer_speed.jsonl")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds: got {options.rounds}; it must be at least 1")
+    if not hasattr(os, "sched_setaffinity"):
+        sys.exit("peer_speed: both halves are held to the same cores, which needs Linux")
+    at_hand = sorted(os.sched_getaffinity(0))
+    if not 1 <= options.cores <= len(at_hand):
+        parser.error(f"--cores: got {options.cores}; it must lie between 1 and {len(at_hand)}, the cores at hand")
     theirs = peer_versions(options.peer_python)
-    # before JAX counts them: a process that shares its work over more threads takes more time of the processor
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.cores :])
+    # before JAX counts them
+    os.sched_setaffinity(0, at_hand[-options.cores :])
     versions = {"python": platform.python_version(), "jax": jax.__version__, "slt_jax": slt.__version__}
     about = {
         "cores": options.cores,
-        "machine": f"{platform.machine()}, {options.cores} cores, {jax.default_backend()}",
+        "machine": f"{platform.machine()}, {len(at_hand)} cores at hand, {jax.default_backend()}",
         "versions": {**versions, "peer": theirs},
     }
     rows = []

@@ -211,8 +211,10 @@ def canonical(network, job):
 
     # the fused attention of PyTorch has no derivative on a CPU once it is vmapped and compiled
     network.fused = False
-    estimator.estimate_llc(network, loader, criterion_fn=criterion, seed=job["seed"], show_progress=False)
-    network.fused = True
+    try:
+        estimator.estimate_llc(network, loader, criterion_fn=criterion, seed=job["seed"], show_progress=False)
+    finally:
+        network.fused = True
     return float(estimator.get_metrics()["losses"].detach().mean())
 
 

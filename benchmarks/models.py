@@ -7,7 +7,7 @@ Whether the gradient of the transformer is slower on a CPU than PyTorch's hangs 
   queries, keys and values: 6 % less time and 17 % less memory for eight chains side by side.
 - It is differentiated inside a compiled loop, as samplers do. A program that makes one gradient a call asks for its
   memory anew each time, and from 32 MB on, four chains of this model, the C library takes it from the kernel, whose
-  zeroed pages cost as much as the gradient itself: 4.2 ms of each chain become 8.2. Pieces that are timed alone stay
+  zeroed pages cost as much as the gradient itself: 3.6 ms of each chain become 7.5. Pieces that are timed alone stay
   below and show nothing.
 
 Eight chains side by side take 1.2 times as long as one after the other, whose numbers stay in the cache. What does not

@@ -13,7 +13,8 @@ and ``γ``, and the losses of both halves are compared before anything is timed.
 after the other, on the same cores (``--cores``, by default one, which is the least time of the processor for all of
 them); ``wall_us`` and ``cpu_us`` are medians over rounds, in µs for each step of each chain, and ``wall_over_ours`` and
 ``cpu_over_ours`` the medians of a tool's time over ours in the same round: of the sampler, or for a gradient of our
-gradient. On a machine that others use too the time of the processor is the steadier one.
+gradient. On a machine that others use too (``load``: how many run or wait for its cores) the time of the processor is
+the steadier one.
 
 - ``slt_jax``: ``slt.sample`` with ``sgld``, each chain on batches of its own. ``first_call_s`` is what compiling took.
 - ``slt_jax, gradient``: the bare gradient of ``cost.py``, which adds up all entries so that nothing is left out.
@@ -27,6 +28,7 @@ gradient. On a machine that others use too the time of the processor is the stea
   what does not grow with the draws is taken off.
 
 ``first_call_s`` of the last two is a first, shorter call as a whole: imports and, for canonical-interp, its compiling.
+``loss`` is the mean over draws and chains: whoever samples the same posterior sees the same.
 """
 
 import argparse
@@ -127,10 +129,11 @@ def our_runs(problem, batch_size, draws):
 
 
 def timed(run, seed):
-    """Seconds of the clock and of the processor."""
+    """Seconds of the clock and of the processor, and the mean of what was returned."""
     wall, cpu = time.perf_counter(), time.process_time()
-    jax.block_until_ready(run(jax.random.key(seed)))
-    return {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    value = jax.block_until_ready(run(jax.random.key(seed)))
+    found = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    return found | {"loss": float(jnp.mean(value))}
 
 
 def check_same(peer, kind, problem, batch_size):
@@ -179,6 +182,8 @@ def measure(peer, name, rounds):
         row |= {**settings, "draws": draws, "rounds": rounds}
         if runs:
             row |= summary(runs, times[GRADIENT if tool.endswith("gradient") else SAMPLER])
+            if not tool.endswith("gradient"):
+                row["loss"] = round(statistics.median(run["loss"] for run in runs), 3)
             row |= {"first_call_s": round(first[tool], 2), "goal": GOALS.get(tool, {}).get(name)}
         else:
             row |= {"failed": failed[tool]}
@@ -260,7 +265,7 @@ def main():
         peer = Peer(options.peer_python, folder)
         for name in options.models:
             for row in measure(peer, name, options.rounds):
-                rows.append({**row, **about})
+                rows.append({**row, "load": round(os.getloadavg()[0], 1), **about})
                 print(json.dumps(rows[-1]), flush=True)
         peer.close()
     options.out.parent.mkdir(parents=True, exist_ok=True)

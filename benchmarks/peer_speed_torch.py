@@ -199,7 +199,7 @@ def canonical(network, job):
         localization=job["gamma"],
         nbeta=job["nbeta"],
     )
-    # batches of one size, so that nothing is compiled twice; no workers, which cost more than they save here
+    # batches of one size, so that nothing is compiled twice; no workers, as all is held to the same cores
     data = TensorDataset(network.inputs, network.targets)
     loader = DataLoader(data, batch_size=job["batch_size"], shuffle=False, drop_last=True)
 

@@ -50,9 +50,14 @@ def test_scores_may_be_large_and_weights_add_up_to_one():
 
 
 def test_a_token_changes_no_logit_before_it():
-    network = Transformer(vocabulary=5, width=8, blocks=2, heads=2, hidden=8, length=6)
+    network = Transformer(vocabulary=5, width=8, blocks=1, heads=2, hidden=8, length=6)
     tokens = jnp.array([[0, 1, 2, 3, 4, 0]])
     params = network.init(jax.random.key(3), tokens)
     change = jnp.abs(network.apply(params, tokens) - network.apply(params, tokens.at[0, 3].set(1))).max((0, 2))
     assert (change[:3] == 0).all()
     assert (change[3:] > 0).all()
+
+
+def test_heads_that_cannot_share_the_width_are_refused():
+    with pytest.raises(ValueError, match="got 5 for a stream of width 12"):
+        CausalAttention(heads=5).init(jax.random.key(1), STREAM)

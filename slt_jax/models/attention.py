@@ -66,8 +66,14 @@ class CausalAttention(linen.Module):
 
 
 def projections(stream: Array, heads: int) -> list[Array]:
-    """Queries, keys and values of the module that calls it, each of shape ``(B, T, heads, width / heads)``."""
+    """Queries, keys and values of the module that calls it, each of shape ``(B, T, heads, width / heads)``.
+
+    Raises:
+      ValueError: where the heads cannot share the width evenly.
+    """
     count, steps, width = stream.shape
+    if heads < 1 or width % heads:
+        raise ValueError(f"heads: got {heads} for a stream of width {width}; they must share it evenly.")
     size = width // heads
     # on one axis of tokens: gradients of weights that are contracted over two are slow
     flat = stream.reshape(count * steps, width)

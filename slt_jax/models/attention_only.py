@@ -1,14 +1,11 @@
 """A causal transformer without perceptrons, whose heads know positions only relative to their own."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from slt_jax.models.attention import HIDDEN, attend, projections, way_out
 from slt_jax.types import Array
-
-#: The score of what lies ahead: its exponential is exactly 0.
-_HIDDEN = -1e9
 
 
 class RelativeAttention(linen.Module):
@@ -28,26 +25,14 @@ class RelativeAttention(linen.Module):
     @linen.compact
     def __call__(self, stream: Array) -> Array:
         """Shape ``(B, T, width)`` in and out; the attention ``(B, heads, T, T)`` is sown as ``weights``."""
-        count, steps, width = stream.shape
-        size = width // self.heads
-        # on one axis of tokens: gradients of weights that are contracted over two are slow
-        flat = stream.reshape(count * steps, width)
-        query, key, value = (
-            linen.DenseGeneral((self.heads, size), use_bias=False, name=name)(flat).reshape(count, steps, -1, size)
-            for name in ("query", "key", "value")
-        )
+        steps = stream.shape[1]
+        query, key, value = projections(stream, self.heads)
         offsets = self.param("offsets", linen.initializers.zeros, (self.heads, self.length))
         back = np.arange(steps)[:, None] - np.arange(steps)[None, :]
-        # one finite mask, and division after mixing: a third of the time of a softmax on a CPU
-        bias = jnp.where(back >= 0, offsets[:, np.maximum(back, 0)], _HIDDEN)
-        scores = jnp.einsum("bthd,bshd->bhts", query / np.sqrt(size), key) + bias[None]
-        powers = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-        total = jnp.sum(powers, axis=-1)
-        self.sow("intermediates", "weights", powers / total[..., None])
-        mixed = jnp.einsum("bhts,bshd->bthd", powers, value) / jnp.swapaxes(total, 1, 2)[..., None]
-        mixed = mixed.reshape(count * steps, self.heads, size)
-        out = linen.DenseGeneral(width, axis=(-2, -1), use_bias=False, name="out")(mixed)
-        return out.reshape(count, steps, width)
+        bias = jnp.where(back >= 0, offsets[:, np.maximum(back, 0)], HIDDEN)
+        mixed, weights = attend(query, key, value, bias)
+        self.sow("intermediates", "weights", weights)
+        return way_out(mixed, stream.shape[-1])
 
 
 class AttentionOnly(linen.Module):
@@ -63,6 +48,7 @@ class AttentionOnly(linen.Module):
     Source: the attention-only models of Elhage et al. 2021, A Mathematical Framework for Transformer Circuits; scores
     by distance: Raffel et al. 2020, arXiv:1910.10683.
 
+    >>> import jax
     >>> network = AttentionOnly(vocabulary=4, width=8, layers=2, heads=2, length=5)
     >>> variables = network.init(jax.random.key(0), jnp.zeros((1, 5), int))
     >>> network.apply(variables, jnp.zeros((3, 5), int)).shape, sorted(variables["params"])

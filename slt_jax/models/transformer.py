@@ -2,11 +2,12 @@
 
 from flax import linen
 
+from slt_jax.models.attention import CausalAttention
 from slt_jax.types import Array
 
 
 class Block(linen.Module):
-    """Attention and a perceptron, each added to the stream after a normalisation of its own.
+    """Causal attention and a perceptron, each added to the stream after a normalisation of its own.
 
     Attributes:
       heads: Attention heads.
@@ -17,14 +18,15 @@ class Block(linen.Module):
     hidden: int
 
     @linen.compact
-    def __call__(self, stream: Array, mask: Array) -> Array:
+    def __call__(self, stream: Array) -> Array:
         """Shape ``(B, T, width)`` in and out."""
-        width = stream.shape[-1]
-        attention = linen.MultiHeadDotProductAttention(self.heads, use_bias=False, name="attention")
-        stream = stream + attention(linen.LayerNorm(name="attention_norm")(stream), mask=mask)
+        shape = stream.shape
+        stream = stream + CausalAttention(self.heads, name="attention")(linen.LayerNorm(name="attention_norm")(stream))
         if self.hidden:
-            inside = linen.Dense(self.hidden, name="up")(linen.LayerNorm(name="mlp_norm")(stream))
-            stream = stream + linen.Dense(width, name="down")(linen.gelu(inside))
+            # on one axis of tokens: gradients of weights that are contracted over two are slow
+            flat = stream.reshape(-1, shape[-1])
+            inside = linen.Dense(self.hidden, name="up")(linen.LayerNorm(name="mlp_norm")(flat))
+            stream = (flat + linen.Dense(shape[-1], name="down")(linen.gelu(inside))).reshape(shape)
         return stream
 
 
@@ -58,8 +60,7 @@ class Transformer(linen.Module):
         """Logits of shape ``(B, T, vocabulary)`` for tokens of shape ``(B, T)``."""
         positions = self.param("positions", linen.initializers.normal(0.02), (self.length, self.width))
         stream = linen.Embed(self.vocabulary, self.width, name="embed")(tokens) + positions[None, : tokens.shape[1]]
-        mask = linen.make_causal_mask(tokens)
         for number in range(self.blocks):
-            stream = Block(self.heads, self.hidden, name=f"block_{number}")(stream, mask)
-        stream = linen.LayerNorm(name="norm")(stream)
-        return linen.Dense(self.vocabulary, use_bias=False, name="unembed")(stream)
+            stream = Block(self.heads, self.hidden, name=f"block_{number}")(stream)
+        flat = linen.LayerNorm(name="norm")(stream).reshape(-1, self.width)
+        return linen.Dense(self.vocabulary, use_bias=False, name="unembed")(flat).reshape(*tokens.shape, -1)

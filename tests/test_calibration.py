@@ -184,7 +184,9 @@ def test_a_length_that_is_asked_for_is_kept():
 def test_chains_go_on_from_where_they_stopped(posterior, first_block):
     _, warm, used = first_block
     todo = planning.going_on(used, CHAINS)
-    further, _, again = block.run(jax.random.key(9), posterior, BASELINE, warm, todo, STRETCH, 1, None)
+    given_up = jax.tree.map(jnp.copy, warm)
+    further, _, again = block.run(jax.random.key(9), posterior, BASELINE, given_up, todo, STRETCH, 1, None)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given_up.state)), "two sets of states at once"
     positions = jax.tree.map(lambda leaf: leaf.reshape(CHAINS, *leaf.shape[2:]), warm.state.position)
     batch = slt.full_batch(posterior, BASELINE)
     at_the_end = jax.vmap(lambda z: posteriors.excess(posterior, z, batch))(positions)

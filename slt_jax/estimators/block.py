@@ -76,7 +76,7 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_
     )
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7, 8))
+@partial(jax.jit, static_argnums=(5, 6, 7, 8), donate_argnums=3)
 def run(
     key: Key,
     posterior: LocalPosterior,
@@ -92,6 +92,8 @@ def run(
 
     On minibatches the control variates of each chain are taken anew at every stage, around where it stands or around
     the centre, whatever was less noisy in the stage before: unless that is not asked for, or costs more than the stage.
+
+    ``warm`` is used up: outside of jit its arrays are deleted, and their memory is that of the states returned.
 
     Returns:
       The trace of all stages, shape ``(chain, stage · stretch)``, the chains that started cold first; where they

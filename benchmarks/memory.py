@@ -28,9 +28,8 @@ import jax.numpy as jnp
 from records import RESULTS, keep
 
 import slt_jax as slt
-from slt_jax import sampling, tree
-from slt_jax.estimators import block, calibration, estimate, planning
-from slt_jax.estimators.examine import Evidence
+from slt_jax import tree
+from slt_jax.estimators import block, llc_from, planning
 
 WIDTH, LAYERS, EXAMPLES = 577, 3, 16
 CHAINS = (1, 4, 8)
@@ -78,21 +77,21 @@ def programs(name, chains):
     key = jax.random.key(1)
     posterior = slt.localise(*here, nbeta=100.0)
     if name != "llc":
-        sizes = DRAWS, chains, 0, 1, None
-        lowered = sampling._sample.lower(
-            key, SAMPLERS[name], posterior, here.data, None, None, None, None, *sizes, False
-        )
-        return {"sample": peak(lowered)}
+
+        def run(key, posterior, data):
+            return slt.sample(key, SAMPLERS[name], posterior, data, draws=DRAWS, chains=chains)
+
+        return {"sample": peak(jax.jit(run).lower(key, posterior, here.data))}
     start = block.start.lower(key, posterior, here.data, chains, None)
     warm = jax.eval_shape(lambda key: block.start(key, posterior, here.data, chains, None), key)
     todo = planning.plan(chains, 5, 5, DRAWS)
     run = block.run.lower(key, posterior, here.data, warm, todo, DRAWS // 5, 1, None)
     trace = run.out_info[0]
     return {
-        "polish": peak(calibration._polish.lower(posterior, here.data)),
+        "polish": peak(jax.jit(slt.polish).lower(posterior, here.data)),
         "start": peak(start),
         "run": peak(run),
-        "read": peak(estimate.read.lower(trace, posterior, Evidence())),
+        "read": peak(jax.jit(llc_from).lower(trace, posterior)),
     }
 
 

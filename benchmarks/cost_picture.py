@@ -3,8 +3,8 @@
     python benchmarks/cost_picture.py
 
 reads what ``cost.py``, ``cost.py --sweep``, ``accelerator.py``, ``scaling.py``, ``memory.py`` and ``peer_speed.py``
-have kept in ``benchmarks/results`` and writes ``benchmarks/results/pictures/cost.svg``; nothing is measured. A panel whose
-file is not there says which command makes it. Needs matplotlib.
+have kept in ``benchmarks/results`` and writes ``benchmarks/results/pictures/cost.svg``; nothing is measured. A panel
+whose file is not there says which command makes it. Needs matplotlib.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def times(axes, rows, across):
 
 def chains(axes):
     """Cost against chains."""
-    axes.set_title("chains (9.6k perceptron, batches of 64)")
+    axes.set_title("chains (9.6k perceptron)")
     if rows := read("cost_sweep", against="chains"):
         times(axes, rows, "chains")
     axes.set_xlabel("chains")
@@ -68,7 +68,7 @@ def temperatures(axes):
 
 def parameters(axes):
     """Time of a step over that of the bare gradient, against parameters."""
-    axes.set_title("parameters (over the bare gradient on the same batches)")
+    axes.set_title("parameters")
     rows = read("cost") + read("cost_sweep", against="parameters")
     for place, (name, kind) in enumerate((("linear", "linear network"), ("perceptron",) * 2, ("transformer",) * 2)):
         here = {row["parameters"]: row for row in rows if row["model"].startswith(name)}
@@ -84,7 +84,9 @@ def parameters(axes):
     axes.set_xscale("log")
     axes.axhline(1, color=style.EDGE, linewidth=0.8)
     axes.set_xlabel("parameters")
-    axes.set_ylabel("times the bare gradient")
+    axes.set_ylabel("times the bare gradient, same batches")
+    axes.set_xticks([10.0**power for power in range(2, 9)], ["100", "1k", "10k", "100k", "1M", "10M", "100M"])
+    axes.minorticks_off()
     if rows:
         axes.legend(fontsize=7.5)
     return rows, "cost.py"

@@ -85,7 +85,8 @@ def programs(name, chains):
     start = block.start.lower(key, posterior, here.data, chains, None)
     warm = jax.eval_shape(lambda key: block.start(key, posterior, here.data, chains, None), key)
     todo = planning.plan(chains, 5, 5, DRAWS)
-    run = block.run.lower(key, posterior, here.data, warm, todo, DRAWS // 5, 1, None)
+    state, rest = warm.state, warm._replace(state=())
+    run = block._run_in_place.lower(key, posterior, here.data, state, rest, todo, DRAWS // 5, 1, None, True)
     trace = run.out_info[0]
     return {
         "polish": peak(jax.jit(slt.polish).lower(posterior, here.data)),

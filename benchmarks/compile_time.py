@@ -30,9 +30,9 @@ import slt_jax as slt
 GOAL = 5.0
 #: What ``llc`` is called with, how many processes, and whether it is called again.
 CASES = {
-    "batches of 64, 500 draws after 500 steps": (dict(draws=500, burnin=500, batch_size=64), 3, True),
+    "batches of 64, 500 draws after 500 steps": (dict(draws=500, burnin=500, batch_size=64), 2, True),
     "all data, 50 draws after 50 steps": (dict(draws=50, burnin=50), 3, True),
-    "all data, 500 draws after 500 steps": (dict(draws=500, burnin=500), 3, True),
+    "all data, 500 draws after 500 steps": (dict(draws=500, burnin=500), 2, True),
     "as it is": (dict(), 1, False),
 }
 #: Durations that JAX reports.

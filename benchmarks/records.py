@@ -23,11 +23,11 @@ def stamp():
 
 
 def keep(path: Path, rows: Iterable[dict]) -> list[dict]:
-    """Print each row as one JSON line as it comes; the file is written when all are there."""
+    """Print each row as one JSON line as it comes, and write all that there are."""
     found = []
+    path.parent.mkdir(parents=True, exist_ok=True)
     for row in rows:
         found.append(row | stamp())
         print(json.dumps(found[-1]), flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+        path.write_text("".join(json.dumps(row) + "\n" for row in found))
     return found

@@ -364,6 +364,11 @@ def test_going_on_compiles_no_sampler_and_does_not_look_at_the_loss_again(cost_o
     assert cost_of_going_on.samplers == cost_of_going_on.traces == 0
 
 
+def test_what_a_first_call_compiles_is_a_few_programs(cost_of_once):
+    """Operations outside of jit are a program each: they were fifty."""
+    assert 4 <= cost_of_once.compiled <= 24
+
+
 def test_another_key_temperature_and_centre_compile_nothing(cost_of_once, cost_of_going_on):
     """Other numbers are other arguments, however long the run."""
     assert min(cost_of_once.compiled, cost_of_going_on.compiled) > 0, "the counter does count"

@@ -1,8 +1,11 @@
 """CPU time of one step of one chain over that of the bare gradient on the same batches.
 
     python benchmarks/cost.py
+    python benchmarks/cost.py --sweep    # against chains, parameters and temperatures: a row for each point
 
-prints one JSON line per model and a Markdown table, and keeps the lines in ``benchmarks/results/cost.jsonl``.
+prints one JSON line per model and a Markdown table, and keeps the lines in ``benchmarks/results/cost.jsonl``, those
+of the sweep in ``cost_sweep.jsonl``. There temperatures are rungs of ``nβ`` under ``jax.vmap`` of ``slt.sample``, each
+with chains of its own, and the bare gradient has as many chains as all rungs together.
 
 Both sides are one compiled scan over the same number of steps, with eight chains, and every chain draws its own batch
 of the same size from the same keys. The bare side computes ``jax.value_and_grad`` of the mean loss at parameters that
@@ -20,6 +23,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import models
+from records import keep
 
 import slt_jax as slt
 from slt_jax import loss, tree
@@ -32,6 +36,11 @@ ROWS = {
     "transformer, 111k": (models.transformer, 8, 12),
 }
 CHAINS = 8
+#: Of the sweep: chains and rungs on the perceptron, with so many chains on each rung; layers of wider linear networks.
+SWEEP_CHAINS, SWEEP_RUNGS, RUNG_CHAINS = (1, 2, 4, 8, 16, 32), (1, 2, 4, 8), 2
+WIDE = ((100, 130, 100), (320, 500, 320))
+#: Pairs of a point of the sweep, and gradients of one run of it on the perceptron.
+SWEEP_PAIRS, SWEEP_GRADIENTS = 5, 1600
 TARGETS = {"linear network, 260": 1.5, "perceptron, 9.6k": 2.0, "transformer, 111k": 1.1}
 
 
@@ -57,20 +66,31 @@ def bare_gradient(key, loss_fn, params, data, steps, batch_size, chains=CHAINS):
     return jax.lax.scan(body, (positions, jnp.zeros(())), jnp.arange(steps))[0][1]
 
 
-def measure(name, pairs):
-    """One row: microseconds of CPU per chain and step on both sides, and the ratio."""
-    make, batch_size, steps = ROWS[name]
-    problem = make(jax.random.key(0))
+def compare(problem, batch_size, steps, pairs, chains=CHAINS, rungs=None):
+    """Microseconds of CPU per chain and step on both sides, the ratio, and what it was measured on.
+
+    With ``rungs`` there are so many temperatures, each with ``chains`` chains.
+    """
     posterior = slt.localise(*problem, nbeta=100.0)
     sampler = slt.samplers.sgld(1e-7)
-    bare = jax.jit(bare_gradient, static_argnums=(1, 4, 5))
+    bare = jax.jit(bare_gradient, static_argnums=(1, 4, 5, 6))
+    every = chains * (rungs or 1)
 
     def run_bare(key):
-        return bare(key, problem.loss_fn, problem.params, problem.data, steps, batch_size)
+        return bare(key, problem.loss_fn, problem.params, problem.data, steps, batch_size, every)
+
+    def excess(key, nbeta):
+        tempered = posterior._replace(nbeta=nbeta)
+        sizes = {"draws": steps, "chains": chains, "batch_size": batch_size}
+        return slt.sample(key, sampler, tempered, problem.data, **sizes).excess
 
     def run_sampler(key):
-        trace = slt.sample(key, sampler, posterior, problem.data, draws=steps, chains=CHAINS, batch_size=batch_size)
-        return trace.excess
+        return excess(key, posterior.nbeta)
+
+    if rungs is not None:
+        nbetas = jnp.geomspace(10.0, 100.0, rungs)
+        ladder = jax.jit(jax.vmap(excess))
+        run_sampler = lambda key: ladder(jax.random.split(key, rungs), nbetas)  # noqa: E731
 
     times = {"bare": [], "sampler": []}
     for pair in range(-1, pairs):
@@ -79,32 +99,71 @@ def measure(name, pairs):
             jax.block_until_ready(run(jax.random.key(pair + 1)))
             # the first pair compiles
             if pair >= 0:
-                times[side].append((time.process_time() - begin) / (CHAINS * steps) * 1e6)
+                times[side].append((time.process_time() - begin) / (every * steps) * 1e6)
     ratios = [b / a for a, b in zip(times["bare"], times["sampler"], strict=True)]
     return {
-        "benchmark": "cost",
-        "model": name,
         "parameters": tree.size(problem.params),
-        "chains": CHAINS,
+        "chains": every,
         "batch_size": batch_size,
         "bare_us": round(statistics.median(times["bare"]), 2),
         "sampler_us": round(statistics.median(times["sampler"]), 2),
         "ratio": round(statistics.median(ratios), 3),
         "ratio_min": round(min(ratios), 3),
         "ratio_max": round(max(ratios), 3),
-        "goal": TARGETS[name],
         "pairs": pairs,
         "machine": f"{platform.machine()}, {jax.local_device_count()} {jax.default_backend()} device",
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "slt_jax": slt.__version__},
     }
 
 
+def measure(name, pairs):
+    """One row of the table."""
+    make, batch_size, steps = ROWS[name]
+    found = compare(make(jax.random.key(0)), batch_size, steps, pairs)
+    return {"benchmark": "cost", "model": name} | found | {"goal": TARGETS[name]}
+
+
+def sweep():
+    """The points: cost against chains, parameters and temperatures."""
+    perceptron = models.perceptron(jax.random.key(0))
+    for chains in SWEEP_CHAINS:
+        found = compare(perceptron, 64, max(SWEEP_GRADIENTS // chains, 50), SWEEP_PAIRS, chains)
+        yield {"benchmark": "cost_sweep", "against": "chains", "model": "perceptron"} | found
+    points = {name.split(",")[0]: (make(jax.random.key(0)), *rest) for name, (make, *rest) in ROWS.items()}
+    points |= {f"linear network {widths}": (wide_linear(widths), 64, 2_000_000 // widths[0] ** 2) for widths in WIDE}
+    for name, (problem, batch_size, steps) in points.items():
+        found = compare(problem, batch_size, steps, SWEEP_PAIRS)
+        yield {"benchmark": "cost_sweep", "against": "parameters", "model": name} | found
+    for rungs in SWEEP_RUNGS:
+        steps = SWEEP_GRADIENTS // (RUNG_CHAINS * rungs)
+        found = compare(perceptron, 64, steps, SWEEP_PAIRS, RUNG_CHAINS, rungs)
+        yield {"benchmark": "cost_sweep", "against": "temperatures", "model": "perceptron", "rungs": rungs} | found
+
+
+def wide_linear(widths):
+    """A linear network of two layers on 1000 examples, like that of ``models.py``."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = [
+        jax.random.normal(key, shape) / shape[0] ** 0.5
+        for key, shape in zip(keys[:2], (widths[:2], widths[1:]), strict=True)
+    ]
+    inputs = jax.random.normal(keys[2], (1000, widths[0]))
+    targets = inputs @ params[0] @ params[1] + jax.random.normal(keys[3], (1000, widths[2]))
+    return models.linear_network(jax.random.key(0))._replace(params=params, data=(inputs, targets))
+
+
 def main():
     """Measure all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9, help="runs of each side (default: 9)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cost.jsonl")
+    parser.add_argument("--out", type=Path, help="default: cost.jsonl or cost_sweep.jsonl beside this file, in results")
+    parser.add_argument("--sweep", action="store_true", help="cost against chains, parameters and temperatures")
     options = parser.parse_args()
+    name = "cost_sweep.jsonl" if options.sweep else "cost.jsonl"
+    options.out = options.out or Path(__file__).parent / "results" / name
+    if options.sweep:
+        keep(options.out, sweep())
+        return
     rows = []
     for name in ROWS:
         rows.append(measure(name, options.pairs))

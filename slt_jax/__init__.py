@@ -4,7 +4,7 @@ The kernels need only jax, numpy and optax; whatever needs more is imported on f
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slt_jax import curvature, diagnostics, restriction, samplers
 from slt_jax.curvature import TopDirections, sharpness, top_directions
@@ -22,43 +22,41 @@ from slt_jax.estimators import (
     llc,
     llc_from,
 )
-from slt_jax.ladder import (
-    DensityOfStates,
-    Flow,
-    FreeEnergy,
-    density_of_states,
-    flow,
-    free_energy,
-    heat_capacity,
-    plateaus,
-    waic,
-    wbic,
-)
 from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
 from slt_jax.reference import self_reference
-from slt_jax.response import (
-    Influence,
-    Pattern,
-    Structure,
-    Susceptibility,
-    influence,
-    patterning,
-    read_response,
-    susceptibility,
-)
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Info, Sampler
 from slt_jax.sampling import Trace, sample, step_keys
-from slt_jax.truths.truth import Truth
+
+if TYPE_CHECKING:  # at run time on first use, below
+    from slt_jax.ladder import (
+        DensityOfStates,
+        Flow,
+        FreeEnergy,
+        density_of_states,
+        free_energy,
+        heat_capacity,
+        waic,
+        wbic,
+    )
+    from slt_jax.ladder.flow import flow
+    from slt_jax.ladder.plateaus import plateaus
+    from slt_jax.response import Influence, Pattern, Structure, Susceptibility, read_response
+    from slt_jax.response.influence import influence
+    from slt_jax.response.patterning import patterning
+    from slt_jax.response.susceptibility import susceptibility
+    from slt_jax.truths.truth import Truth
 
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = (
     "flax",
+    "ladder",
     "models",
     "programs",
+    "response",
     "spectroscopy",
     "storage",
     "studies",
@@ -67,12 +65,45 @@ _ON_FIRST_USE = (
     "text",
     "truths",
 )
+#: Names that are imported on first use, by where they live.
+_HOMES = {
+    "slt_jax.ladder": (
+        "DensityOfStates",
+        "Flow",
+        "FreeEnergy",
+        "density_of_states",
+        "flow",
+        "free_energy",
+        "heat_capacity",
+        "plateaus",
+        "waic",
+        "wbic",
+    ),
+    "slt_jax.response": (
+        "Influence",
+        "Pattern",
+        "Structure",
+        "Susceptibility",
+        "influence",
+        "patterning",
+        "read_response",
+        "susceptibility",
+    ),
+    "slt_jax.truths.truth": ("Truth",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_FIRST_USE:
         return importlib.import_module(f"slt_jax.{name}")
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'slt_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE, *_HOME_OF})
 
 
 __all__ = [

@@ -62,10 +62,10 @@ class Counted(NamedTuple):
 
 
 def counted(seed=0, **settings):
-    before, samplers = len(traces), block.run._cache_size()
+    before, samplers = len(traces), block._run_in_place._cache_size()
     with compilations() as compiled:
         estimate = go(seed, **settings)
-    return Counted(estimate, len(traces) - before, len(compiled), block.run._cache_size() - samplers)
+    return Counted(estimate, len(traces) - before, len(compiled), block._run_in_place._cache_size() - samplers)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,9 @@ def test_a_length_that_is_asked_for_is_kept():
 def test_chains_go_on_from_where_they_stopped(posterior, first_block):
     _, warm, used = first_block
     todo = planning.going_on(used, CHAINS)
-    further, _, again = block.run(jax.random.key(9), posterior, BASELINE, warm, todo, STRETCH, 1, None)
+    given_up = jax.tree.map(jnp.copy, warm)
+    further, _, again = block.run(jax.random.key(9), posterior, BASELINE, given_up, todo, STRETCH, 1, None)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given_up.state)), "two sets of states at once"
     positions = jax.tree.map(lambda leaf: leaf.reshape(CHAINS, *leaf.shape[2:]), warm.state.position)
     batch = slt.full_batch(posterior, BASELINE)
     at_the_end = jax.vmap(lambda z: posteriors.excess(posterior, z, batch))(positions)
@@ -360,6 +362,11 @@ def test_going_on_compiles_no_sampler_and_does_not_look_at_the_loss_again(cost_o
     assert cost_of_once.traces > 0
     assert int(cost_of_going_on.estimate.settings.blocks) == 2
     assert cost_of_going_on.samplers == cost_of_going_on.traces == 0
+
+
+def test_what_a_first_call_compiles_is_a_few_programs(cost_of_once):
+    """Operations outside of jit are a program each: they were fifty."""
+    assert 4 <= cost_of_once.compiled <= 24
 
 
 def test_another_key_temperature_and_centre_compile_nothing(cost_of_once, cost_of_going_on):

@@ -9,6 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
+import slt_jax
+
 PACKAGE = Path(__file__).parents[1] / "slt_jax"
 
 #: A unit (a file or a folder directly under the package) imports from strictly lower floors and from itself.
@@ -220,18 +222,39 @@ def test_a_library_of_samplers_enters_through_one_file_only():
         assert len(users) <= 1, f"{library} is imported by {users}"
 
 
+def loaded_by(program: str) -> set[str]:
+    """The modules that a fresh process has loaded when it has run a program."""
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys; print(sorted(sys.modules))"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    return set(ast.literal_eval(shown.stdout))
+
+
 def test_importing_the_library_imports_nothing_heavy():
     """Only jax and numpy at run time: the kernels run on a bare accelerator machine."""
-    program = (
-        "import sys, slt_jax; slt_jax.llc, slt_jax.samplers.sgld; print(sorted({m.split('.')[0] for m in sys.modules}))"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
-    )
-    loaded = set(ast.literal_eval(shown.stdout))
+    loaded = loaded_by("import slt_jax; slt_jax.llc, slt_jax.samplers.sgld")
+    roots = {module.split(".")[0] for module in loaded}
     # jax itself loads parts of scipy where it is installed
-    assert loaded & (set(HEAVY) - {"scipy"}) == set()
-    assert "jax" in loaded
+    assert roots & (set(HEAVY) - {"scipy"}) == set()
+    assert "jax" in roots
+    units = {unit_of(module) for module in loaded if module.startswith("slt_jax.")}
+    floors = max(FLOORS[unit] for unit in units)
+    assert floors == FLOORS["estimators"], f"{units}: what llc does without is imported on first use"
+
+
+def test_what_is_imported_on_first_use_is_there_when_it_is_named():
+    loaded = loaded_by("import slt_jax; slt_jax.flow")
+    assert "slt_jax.ladder" in loaded
+    assert "slt_jax.response" not in loaded
+    assert [name for name in slt_jax.__all__ if not hasattr(slt_jax, name)] == []
+    assert set(slt_jax.__all__) <= set(dir(slt_jax))
+    assert slt_jax.Truth is slt_jax.truths.Truth
+    with pytest.raises(AttributeError, match="no attribute 'flows'"):
+        _ = slt_jax.flows
 
 
 def test_eight_devices_are_visible():

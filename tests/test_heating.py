@@ -97,7 +97,8 @@ def test_chains_that_drift_stay_cool_because_their_anchors_follow():
 
     def run(following):
         warm = block.start(jax.random.key(3), posterior, DATA, 3, BATCH)
-        warm = warm._replace(state=warm.state._replace(position=out), began=out, fresh=jnp.asarray(False))
+        begun = jax.tree.map(jnp.copy, out)  # a run uses up the states that it is given
+        warm = warm._replace(state=warm.state._replace(position=begun), began=out, fresh=jnp.asarray(False))
         todo = planning.plan(3, 5, 5, 500)
         return block.run(jax.random.key(4), posterior, DATA, warm, todo, 100, 1, BATCH, following)[2]
 

@@ -76,7 +76,6 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_
     )
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7, 8))
 def run(
     key: Key,
     posterior: LocalPosterior,
@@ -93,10 +92,31 @@ def run(
     On minibatches the control variates of each chain are taken anew at every stage, around where it stands or around
     the centre, whatever was less noisy in the stage before: unless that is not asked for, or costs more than the stage.
 
+    Outside of jit the states of ``warm`` are used up: their memory becomes that of the states returned.
+
     Returns:
       The trace of all stages, shape ``(chain, stage · stretch)``, the chains that started cold first; where they
       stopped; and the plan with the steps that were taken.
     """
+    # what a vmap has not mapped yet is no place for what it has
+    go = _run if tree.is_traced((key, posterior, data, warm)) else _run_in_place
+    sizes = stretch, thin, batch_size, following
+    return go(key, posterior, data, warm.state, warm._replace(state=()), todo, *sizes)
+
+
+def _stages(
+    key: Key,
+    posterior: LocalPosterior,
+    data: PyTree,
+    state: PyTree,
+    warm: Warm,
+    todo: Plan,
+    stretch: int,
+    thin: int,
+    batch_size: int | None,
+    following: bool,
+) -> tuple[Trace, Warm, Plan]:
+    warm = warm._replace(state=state)
     batch_key, stage_key = jax.random.split(key)
     batch = curvature_batch(batch_key, posterior, data)
     groups, chains = jax.tree.leaves(warm.state)[0].shape[:2]
@@ -228,3 +248,7 @@ def _join(stretches: Array) -> Array:
     stages, groups, chains, draws, *rest = stretches.shape
     moved = jnp.moveaxis(stretches, 0, 2)
     return moved.reshape(groups * chains, stages * draws, *rest)
+
+
+_run = jax.jit(_stages, static_argnums=(6, 7, 8, 9))
+_run_in_place = jax.jit(_stages, static_argnums=(6, 7, 8, 9), donate_argnums=3)

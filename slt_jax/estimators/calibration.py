@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from slt_jax import tree
 from slt_jax.estimators import block, planning, running
@@ -132,18 +133,16 @@ def measure(
     Returns:
       The estimate with its settings, the draws it is the mean of, and the posterior they were drawn from.
     """
-    centre = Polished(posterior, jnp.full((), jnp.nan, posterior.nbeta.dtype), jnp.asarray(False), jnp.int32(0))
+    unknown = jnp.asarray(np.array(np.nan, posterior.nbeta.dtype))
+    centre = Polished(posterior, unknown, jnp.asarray(False), jnp.int32(0))
     if polishing:
         centre = _polish(posterior, data)
     posterior = _with_variates(centre.posterior, data, schedule.batch_size)
-    height = jnp.full((), jnp.nan, posterior.nbeta.dtype) if polishing else read_height(posterior, data)
+    height = unknown if polishing else read_height(posterior, data)
 
     def look(run: Run) -> Estimate:
-        # a centre that was moved lacks nothing
-        shift = jnp.where(centre.moved, jnp.nan, centre.shift)
-        kept = running.kept(run, schedule)
-        added = running.felt(run, schedule) * run.last.step_size[-1].max()
-        heating = as_share(posterior, added, posterior.nbeta * jnp.mean(kept.excess))
+        kept, felt = running.kept(run, schedule), running.felt(run, schedule)
+        shift, heating = _beside(kept, posterior, centre.shift, centre.moved, felt, run.last.step_size)
         return read(kept, posterior, Evidence(shift, run.warm.bracket, heating, height, resolution))
 
     def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> Run:
@@ -172,6 +171,17 @@ def measure(
     return estimate._replace(settings=_settings(posterior, schedule, run, kept, centre, polishing)), kept, posterior
 
 
+@jax.jit
+def _beside(
+    kept: Trace, posterior: LocalPosterior, shift: Array, moved: Array, felt: Array, step_size: Array
+) -> tuple[Array, Array]:
+    """What is known beside the draws: what the centre lacks, and what batches have added at the last step."""
+    heating = as_share(posterior, felt * step_size[-1].max(), posterior.nbeta * jnp.mean(kept.excess))
+    # a centre that was moved lacks nothing
+    return jnp.where(moved, jnp.nan, shift), heating
+
+
+@jax.jit
 def _too_hot(estimate: Estimate) -> Array:
     """Whether a smaller step is the cure."""
     health = estimate.health
@@ -186,11 +196,18 @@ def too_imprecise(estimate: Estimate, relative_error: float) -> Array:
 def _wanted(estimate: Estimate, run: Run, relative_error: float) -> int:
     """How many blocks more: as many again where the verdict or the error asks for it and longer chains can help."""
     failed = {name for name, passed in estimate.health.checks.items() if not bool(passed)}
+    if not failed <= _CURABLE:
+        return 0
+    return run.blocks if failed or bool(_poor(estimate, relative_error)) else 0
+
+
+@jax.jit
+def _poor(estimate: Estimate, relative_error: float) -> Array:
+    """Whether the error is too large, or not known well enough."""
+    health = estimate.health
     # a chain must not stop at the moment at which a poorly known error looks small
-    poorly = bool((estimate.health.ess < _KNOWN) | estimate.health.held_perhaps)
-    imprecise = bool(too_imprecise(estimate, relative_error)) or poorly
-    imprecise |= bool(estimate.health.unrelaxed > _UNRELAXED * jnp.abs(estimate.value))
-    return run.blocks if failed <= _CURABLE and (failed or imprecise) else 0
+    unknown = (health.ess < _KNOWN) | health.held_perhaps | (health.unrelaxed > _UNRELAXED * jnp.abs(estimate.value))
+    return too_imprecise(estimate, relative_error) | unknown
 
 
 def _with_variates(posterior: LocalPosterior, data: PyTree, batch_size: int | None) -> LocalPosterior:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,6 +43,19 @@ HEIGHT_LIMIT = 0.1
 #: Equipartition number of a single leaf, beyond four of its standard errors.
 LEAF_LIMIT = 1.1
 
+_CHECKS = (
+    "finite",
+    "moved",
+    "minimum",
+    "rhat",
+    "ess",
+    "drift",
+    "gamma",
+    "bracket",
+    "virial",
+    "heating",
+    "heat",
+)
 _REMEDIES = {
     "finite": "a chain diverged: lower the step size, or raise gamma",
     "rhat": "the chains disagree: run longer (draws, burnin) or more chains",
@@ -137,6 +151,9 @@ class Health(NamedTuple):
     @property
     def checks(self) -> dict[str, Array]:
         """One boolean per check, ``True`` where it passed."""
+        return dict(zip(_CHECKS, _passed(self)[0], strict=True))
+
+    def _checks(self) -> dict[str, Array]:
         still = ~self.moved
         cold, hot = HEAT_RANGE
         return {
@@ -163,7 +180,7 @@ class Health(NamedTuple):
     @property
     def ok(self) -> Array:
         """Whether every check passed: boolean, shape ``()``."""
-        return jnp.stack(list(self.checks.values())).all(axis=0)
+        return _passed(self)[1]
 
     def explain(self) -> str:
         """The verdict in words, with the remedy for each check that failed (host only)."""
@@ -223,3 +240,10 @@ class Health(NamedTuple):
                 "flat: run longer, or raise gamma to leave them out"
             )
         return cautions
+
+
+@jax.jit
+def _passed(health: Health) -> tuple[tuple[Array, ...], Array]:
+    """All checks in their order, and whether all have passed: one program, not one for each operation."""
+    checks = health._checks()
+    return tuple(checks[name] for name in _CHECKS), jnp.stack(list(checks.values())).all(axis=0)

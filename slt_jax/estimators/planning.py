@@ -1,5 +1,6 @@
 """What happens in each stage of a run, as data: temperatures, frictions, and the steps that are known."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -70,19 +71,23 @@ def plan(chains: int, burnin_stages: int, draw_stages: int, burnin: int, fractio
     # a change of friction is one more start to forget, for which a short run has no time
     warming = (np.arange(stages) < burnin_stages) | (not bracket and BURNIN_FRICTION < least < 1)
     drawing = DRAW_FRICTION * min(1.0, DRAW_CHAINS / chains)
+    # arrays of the host: what is moved is not compiled
+    unknown = jnp.asarray(np.full((stages, groups), np.nan, np.float32))
+    settled = jnp.asarray(np.arange(stages) >= max(burnin_stages, 1))
     friction = np.where(warming, BURNIN_FRICTION, drawing)
     return Plan(
-        share=jnp.asarray(share, jnp.float32),
-        step_size=jnp.full((stages, groups), jnp.nan, jnp.float32),
-        friction=jnp.asarray(np.clip(friction, min(least, 1.0), None), jnp.float32),
-        heat=jnp.full((stages, groups), jnp.nan, jnp.float32),
+        share=jnp.asarray(np.asarray(share, np.float32)),
+        step_size=unknown,
+        friction=jnp.asarray(np.asarray(np.clip(friction, min(least, 1.0), None), np.float32)),
+        heat=unknown,
         # without a burn-in the curvature around the centre has to do
-        known=jnp.arange(stages) >= max(burnin_stages, 1),
-        settled=jnp.arange(stages) >= max(burnin_stages, 1),
+        known=settled,
+        settled=settled,
         fraction=jnp.asarray(fraction, jnp.float32),
     )
 
 
+@partial(jax.jit, static_argnums=1)
 def going_on(used: Plan, chains: int, heat: Scalar | None = None) -> Plan:
     """The plan of a block that goes on where the first one stopped: draws only, at a step for where the chains are now.
 

@@ -1,5 +1,6 @@
 """A run of chains, block by block: it can go on where it stopped, and be repeated."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -72,7 +73,7 @@ def begin(
     step_size: Array | None = None,
 ) -> Run:
     """Burn in and draw: the first block of an attempt, at the rule's steps times ``fraction``, or at those given."""
-    start_key, run_key = jax.random.split(_block_key(key, attempt, 0))
+    _, start_key, run_key = _block_keys(key, attempt, 0)
     warm = block.start(start_key, posterior, data, schedule.chains, schedule.batch_size)
     todo = planning.plan(schedule.chains, schedule.burnin_stages, STAGES, schedule.burnin, fraction)
     todo = todo if step_size is None else todo._replace(step_size=jnp.asarray(step_size))
@@ -85,23 +86,26 @@ def go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule,
     # on minibatches the step follows from all of the heat that was felt: less and less changes it
     heat = None if schedule.batch_size is None else felt(run, schedule)
     todo = planning.going_on(run.first, schedule.chains, heat)
-    run_key = _block_key(key, run.attempt, run.blocks)
+    run_key, _, _ = _block_keys(key, run.attempt, run.blocks)
     trace, warm, used = block.run(run_key, posterior, data, run.warm, todo, *schedule.shape)
     # arrays of the host, where a new length compiles nothing
     join = jnp.concatenate if tree.is_traced(trace) else np.concatenate
     draws = jax.tree.map(lambda *pieces: join(pieces, axis=1), run.draws, trace)
-    return Run(draws, warm, run.first, used, jnp.concatenate([run.heat, used.heat]), run.attempt, run.blocks + 1)
+    return Run(draws, warm, run.first, used, join([run.heat, used.heat]), run.attempt, run.blocks + 1)
 
 
-def _block_key(key: Key, attempt: int, number: int) -> Key:
-    """A key of its own for each block; the second half of ``split(key)`` is ``fold_in(key, 1)``, so never mix them."""
-    return jax.random.fold_in(jax.random.fold_in(key, attempt), number)
+@jax.jit
+def _block_keys(key: Key, attempt: int, number: int) -> tuple[Key, Key, Key]:
+    """A key of its own for each block, and its halves; the second of these is a ``fold_in``, so never mix them."""
+    own = jax.random.fold_in(jax.random.fold_in(key, attempt), number)
+    first, second = jax.random.split(own)
+    return own, first, second
 
 
 def felt(run: Run, schedule: Schedule) -> Array:
     """What batches add to λ̂ for an ε of 1, over the stages of the draws that are kept; 0 on all of the data."""
     first = schedule.burnin_stages if run.blocks == 1 else len(run.heat) // 2
-    return jnp.nanmean(run.heat[first:])  # NaN where a chain had diverged
+    return _mean_from(run.heat, first)
 
 
 def kept(run: Run, schedule: Schedule) -> Trace:
@@ -111,8 +115,18 @@ def kept(run: Run, schedule: Schedule) -> Trace:
     """
     first = schedule.burnin_stages * schedule.stretch
     if run.blocks == 1:
-        return jax.tree.map(lambda leaf: leaf[:, first : first + schedule.draws], run.draws)
+        return _cut(run.draws, first, schedule.draws)
     total = run.draws.excess.shape[1]
     half = total - total // 2
     count = min(half, max(schedule.draws, _ENOUGH))
     return jax.tree.map(lambda leaf: leaf[:, total // 2 + np.arange(count) * half // count], run.draws)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _cut(draws: Trace, first: int, count: int) -> Trace:
+    return jax.tree.map(lambda leaf: leaf[:, first : first + count], draws)
+
+
+@partial(jax.jit, static_argnums=1)
+def _mean_from(heat: Array, first: int) -> Array:
+    return jnp.nanmean(heat[first:])  # NaN where a chain had diverged

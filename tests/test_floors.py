@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "slt_jax"
 FLOORS = {
     "types": 0,
     "compiled": 0,
+    "ticking": 1,
     "problem": 1,
     "tree": 2,
     "noise": 3,

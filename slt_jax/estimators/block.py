@@ -76,7 +76,7 @@ def start(key: Key, posterior: LocalPosterior, data: PyTree, chains: int, batch_
     )
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7, 8))
+@partial(jax.jit, static_argnums=(5, 6, 7, 8, 9))
 def run(
     key: Key,
     posterior: LocalPosterior,
@@ -87,8 +87,9 @@ def run(
     thin: int,
     batch_size: int | None,
     following: bool = True,
+    tick: bool = False,
 ) -> tuple[Trace, Warm, Plan]:
-    """Run all stages of a plan.
+    """Run all stages of a plan, as one program.
 
     On minibatches the control variates of each chain are taken anew at every stage, around where it stands or around
     the centre, whatever was less noisy in the stage before: unless that is not asked for, or costs more than the stage.
@@ -97,16 +98,42 @@ def run(
       The trace of all stages, shape ``(chain, stage · stretch)``, the chains that started cold first; where they
       stopped; and the plan with the steps that were taken.
     """
+    return stages(
+        *keys_of(key, len(todo.settled)), posterior, data, warm, todo, stretch, thin, batch_size, following, tick
+    )
+
+
+@partial(jax.jit, static_argnums=1)
+def keys_of(key: Key, stages: int) -> tuple[Key, Key]:
+    """The keys of a block: of the batch on which curvature is looked for, and of each stage."""
     batch_key, stage_key = jax.random.split(key)
+    return batch_key, jax.random.split(stage_key, stages)
+
+
+@partial(jax.jit, static_argnums=(6, 7, 8, 9, 10))
+def stages(
+    batch_key: Key,
+    stage_keys: Key,
+    posterior: LocalPosterior,
+    data: PyTree,
+    warm: Warm,
+    todo: Plan,
+    stretch: int,
+    thin: int,
+    batch_size: int | None,
+    following: bool = True,
+    tick: bool = False,
+) -> tuple[Trace, Warm, Plan]:
+    """Some stages of a block, one after the other: what ``run`` does, with the keys and that part of the plan."""
     batch = curvature_batch(batch_key, posterior, data)
     groups, chains = jax.tree.leaves(warm.state)[0].shape[:2]
-    stages = todo.settled.shape[0]
+    count = todo.settled.shape[0]
     follows = batch_size is not None and following and can_follow(loss.example_count(data), batch_size, stretch * thin)
 
     def run_group(key: Key, share: Array, step_size: Array, friction: Array, state: PyTree, anchors: PyTree) -> Trace:
         tempered = posterior._replace(nbeta=posterior.nbeta * share.astype(posterior.nbeta.dtype))
         sampler = sampler_for(posterior, step_size, friction, batch_size)
-        go = partial(sample, draws=stretch, thin=thin, batch_size=batch_size)
+        go = partial(sample, draws=stretch, thin=thin, batch_size=batch_size, tick=tick)
         if not follows:
             return go(key, sampler, tempered, data, chains=chains, start=state)
 
@@ -173,8 +200,8 @@ def run(
         )
         return _recalled(reached, now.share * energy, now), (trace._replace(state=()), step_size, felt)
 
-    per_stage = todo._replace(fraction=jnp.broadcast_to(todo.fraction, (stages,)))
-    warm, (traces, steps, heats) = jax.lax.scan(stage, warm, (jax.random.split(stage_key, stages), per_stage))
+    per_stage = todo._replace(fraction=jnp.broadcast_to(todo.fraction, (count,)))
+    warm, (traces, steps, heats) = jax.lax.scan(stage, warm, (stage_keys, per_stage))
     return jax.tree.map(_join, traces), warm, todo._replace(step_size=steps, heat=heats.astype(todo.heat.dtype))
 
 

@@ -83,10 +83,12 @@ class RunKeeper(NamedTuple):
     Attributes:
       load: ``load(like)``: the run that was saved last, or ``None``; ``like`` has its structure and no values.
       save: ``save(run)``, after each stage.
+      remove: ``remove()``, when what came of it is safe.
     """
 
     load: Callable[[Run], Run | None]
     save: Callable[[Run], None]
+    remove: Callable[[], None]
 
 
 def start(

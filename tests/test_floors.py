@@ -53,6 +53,7 @@ FLOORS = {
     "progress": 15,
     "watching": 15,  # a scan of a training that still runs
     "user_code": 15,
+    "dry_run": 15,  # what a scan would take
     "pretrained_scan": 15,  # a scan of a published model, which brings its own loss
     "cli_compare": 15,
     "cli_truth": 15,

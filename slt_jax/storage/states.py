@@ -46,7 +46,7 @@ def load_tree(path: Path, like: PyTree) -> PyTree:
     """
     expected, structure = jax.tree.flatten(like)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             forms = [str(form).split() for form in stored["forms"]]
             leaves = [
                 np.frombuffer(stored[f"leaf{number}"].tobytes(), jnp.dtype(name)).reshape([int(size) for size in shape])
@@ -68,7 +68,7 @@ def load_number(path: Path, name: str) -> int:
     if not path.exists():
         return 0
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return int(stored[f"number_{name}"])
     except UNREADABLE as error:
         raise FolderError(f"{path} cannot be read ({error}); remove the folder to begin again.") from error

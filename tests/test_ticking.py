@@ -5,7 +5,7 @@ import pytest
 from laws import BASELINE, ORIGIN, assert_same, compilations, quadratic
 
 import slt_jax as slt
-from slt_jax import ticking
+from slt_jax import progress, ticking
 
 POSTERIOR = slt.localise(quadratic, ORIGIN, BASELINE, nbeta=1000.0)
 SAMPLER = slt.samplers.sgld(1e-5)
@@ -129,3 +129,15 @@ def test_work_decides_how_often_a_loop_tells(monkeypatch):
     assert [ticking.interval(1000, 2**power) for power in (30, 14, 13, 1)] == [50, 64, 128, 2**19]
     assert ticking.interval(7, 10**9) == 1
     assert 1001 / ticking.interval(1001, 10**9) <= ticking.MOST < 1001 / 50
+
+
+def test_a_log_is_told_once_how_long_the_rest_will_take(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.shown() as report:
+        for done, at in ((0, 0.0), (3, 0.1), (4, 120.1), (5, 240.1)):
+            now[0] = at
+            report("Measuring", done, 10, "a place")
+    told = [line for line in capsys.readouterr().err.splitlines() if "about" in line]
+    # three were there already: the fourth took two minutes, and six are left
+    assert told == ["Measuring: 4 of 10; about 12 min for the others, as this one took."]

@@ -86,7 +86,9 @@ def programs(name, chains):
     warm = jax.eval_shape(lambda key: block.start(key, posterior, here.data, chains, None), key)
     todo = planning.plan(chains, 5, 5, DRAWS)
     state, rest = warm.state, warm._replace(state=())
-    run = block._run_in_place.lower(key, posterior, here.data, state, rest, todo, DRAWS // 5, 1, None, True)
+    batch_key, stage_keys = block.keys_of(key, len(todo.settled))
+    given = batch_key, stage_keys, posterior, here.data, state, rest, todo
+    run = block.stages_in_place.lower(*given, DRAWS // 5, 1, None, True, False)
     trace = run.out_info[0]
     return {
         "polish": peak(jax.jit(slt.polish).lower(posterior, here.data)),

@@ -22,6 +22,7 @@ _EXAMPLES = """examples:
   slt-jax scan checkpoints --problem mine.run:problem --out heads --restrictions heads,blocks
   slt-jax scan hf:EleutherAI/pythia-14m@step1000,step2000 --out pythia --restrictions heads
   slt-jax scan checkpoints --problem mine.run:problem --out live --watch --until 10000
+  slt-jax scan checkpoints --problem mine.run:problem --out readings --dry-run
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax compare groups-0 groups-1               what two networks have in common, beyond chance
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
@@ -105,6 +106,7 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     )
     scan.add_argument("--sublosses", help="comma-separated names (default: all)")
     scan.add_argument("--seed", type=_seed, default=0)
+    scan.add_argument("--dry-run", action="store_true", help="say what it would take, in time and memory, and end")
     watch = scan.add_argument_group("a training that still runs")
     watch.add_argument("--watch", action="store_true", help="measure each checkpoint as it comes; Ctrl-C ends it too")
     watch.add_argument("--until", type=int, metavar="STEP", help="end when this step is measured (default: never)")
@@ -177,6 +179,8 @@ def _scan(options: argparse.Namespace) -> int:
     )
     settings = (options.out, options.seed, _probes(options.probes, vars(options)), restrictions, sublosses)
     folder = Path(options.checkpoints)
+    if options.dry_run and options.watch:
+        raise ValueError("--dry-run: the checkpoints of a training that still runs are not known; leave out --watch.")
     if options.watch:
         subject = _own(options.problem, given)
         with shown() as reporter:
@@ -187,6 +191,11 @@ def _scan(options: argparse.Namespace) -> int:
     else:
         subject, source = _own(options.problem, given), str(folder.resolve())
         checkpoints = storage.checkpoints_in(folder, subject.problem.params)
+    if options.dry_run:
+        from slt_jax.dry_run import plan
+
+        print("\n".join(plan(subject, checkpoints, source, *settings).lines))
+        return 0
     with shown() as reporter:
         outcome = run_scan(subject, checkpoints, source, *settings, reporter, options.command, options.together)
     return _finish(outcome)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from slt_jax import storage
+from slt_jax import storage, ticking
 from slt_jax.account import phases_of, write_account
 from slt_jax.development import compared_pairs
 from slt_jax.report import write_report
@@ -106,11 +106,15 @@ def measure_and_report(
     def measure(points: Sequence[Checkpoint]) -> None:
         for probes, restrictions, sublosses in scopes:
             where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
-            where["together"] = together
-            for cell in scan(key, subject, points, probes, **where):
-                cells.append(cell)
-                place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
-                reporter("Measuring", len(cells), len(taken) * each, place)
+            where |= {"together": together, "running": storage.RunningReadings(out)}
+            with ticking.listening(tell):
+                for cell in scan(key, subject, points, probes, **where):
+                    cells.append(cell)
+                    place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
+                    reporter("Measuring", len(cells), len(taken) * each, place)
+
+    def tell(done: int, of: int) -> None:
+        reporter("Measuring", len(cells), len(taken) * each, f"{100 * done // of} % of {of} gradients of the next")
 
     try:
         measure(taken)

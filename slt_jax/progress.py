@@ -3,6 +3,7 @@
 import gc
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +20,9 @@ from rich.progress import (
 )
 
 from slt_jax.measuring import Reporter
+
+#: Seconds from which on a part of a stage says something about the others.
+_SLOW = 1.0
 
 
 @contextmanager
@@ -39,6 +43,7 @@ def shown() -> Iterator[Reporter]:
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
     ):
         tasks: dict[str, TaskID] = {}
+        left = _Left()
 
         def report(stage: str, done: int, total: int, detail: str = "") -> None:
             if interrupted():
@@ -47,9 +52,34 @@ def shown() -> Iterator[Reporter]:
                 tasks[stage] = progress.add_task(stage, total=total, detail=detail)
                 if not console.is_terminal:
                     console.print(f"{stage} ...")
+            if not console.is_terminal and (told := left(stage, done, total)):
+                console.print(told)
             progress.update(tasks[stage], completed=done, total=total, detail=detail)
 
         yield report
+
+
+class _Left:
+    """How long a stage will take, in one line, as soon as one of its parts has been done that took any time."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = {}
+        self._told: set[str] = set()
+
+    def __call__(self, stage: str, done: int, total: int) -> str | None:
+        now = time.monotonic()
+        before, count = self._seen.setdefault(stage, (now, done))
+        if done == count or stage in self._told:
+            return None
+        self._seen[stage] = now, done
+        # what is on disk already comes at once, and says nothing about the rest
+        each = (now - before) / (done - count)
+        if each < _SLOW or done >= total:
+            return None
+        self._told.add(stage)
+        return (
+            f"{stage}: {done} of {total}; about {each * (total - done) / 60:.2g} min for the others, as this one took."
+        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from slt_jax import loss, sharding, tree
+from slt_jax import loss, sharding, ticking, tree
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, minibatch, pair
 from slt_jax.samplers.base import Info, Sampler
 from slt_jax.tree import check_key
@@ -90,6 +90,8 @@ def sample(
     batches: PyTree | None = None,
     begin: Array | int = 0,
     side_by_side: int | None = None,
+    tick: bool = False,
+    donate: bool = False,
 ) -> Trace:
     """Run ``chains`` chains from the centre and record ``draws`` draws of each, ``thin`` steps apart.
 
@@ -121,6 +123,9 @@ def sample(
         steps made so far it makes the draws that one longer run would have made, to the last bit.
       side_by_side: Chains of a device that are computed at a time, a divisor of their number; the others wait, and
         need no memory but for their state. Default all. For large models 1 is as fast on a CPU.
+      tick: Whether the loop tells how far it is (``slt_jax.ticking.listening``), at most 20 times. Static: a program
+        that ticks is another one, with the same numbers, which JAX does not keep in its cache on disk.
+      donate: Whether the memory of ``start`` may be used again: its arrays are gone afterwards.
 
     On a mesh (``slt_jax.sharding``) chains are spread along ``chains``, the examples of a step along ``batch``, and
     what a chain keeps in the shape of the parameters along ``parameters``.
@@ -149,7 +154,8 @@ def sample(
     function = observe if observe is None or isinstance(observe, Partial) else Partial(observe)
     _check_start(start, chains)
     given = key, sampler, posterior, data, function, start, fold, batch_key, batches, jnp.asarray(begin, jnp.int32)
-    return _sample(*given, draws, chains, burnin, thin, batch_size, bool(moments), side_by_side)
+    run = _sample_in_place if donate else _sample
+    return run(*given, draws, chains, burnin, thin, batch_size, bool(moments), side_by_side, bool(tick))
 
 
 def step_keys(run_key: Key, step: Array | int) -> tuple[Key, Key]:
@@ -245,8 +251,7 @@ def _check_same_data(posterior: LocalPosterior, count: int) -> None:
         )
 
 
-@jax.jit(static_argnums=(10, 11, 12, 13, 14, 15, 16))
-def _sample(
+def _loop(
     key: Key,
     sampler: Sampler,
     posterior: LocalPosterior,
@@ -264,6 +269,7 @@ def _sample(
     batch_size: int | None,
     moments: bool,
     side_by_side: int | None,
+    tick: bool,
 ) -> Trace:
     keys = sharding.spread(jax.vmap(jax.random.split)(jax.random.split(key, chains)), sharding.CHAINS)
     init_keys, run_keys = keys[:, 0], keys[:, 1]
@@ -310,6 +316,8 @@ def _sample(
         else:
             state, infos = jax.lax.scan(step, state, (begin + index * thin + jnp.arange(thin), seen))
             info = jax.tree.map(lambda leaf: leaf[0], infos)
+        if tick:
+            ticking.tick(index, warm + draws, thin, thin * tree.size(state.position))
         return (state, running, kept), (info, observed)
 
     # burn-in and draws run through one scan, so that the sampler's step is compiled once
@@ -325,6 +333,11 @@ def _sample(
     infos, observables = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[warm:], 0, 1), recorded)
     infos, observables, running, kept = sharding.visible((infos._asdict(), observables, running, kept))
     return Trace(**infos, observables=observables, state=state, moments=running, folded=kept)
+
+
+_STATIC = tuple(range(10, 18))
+_sample = jax.jit(_loop, static_argnums=_STATIC)
+_sample_in_place = jax.jit(_loop, static_argnums=_STATIC, donate_argnames=("start",))
 
 
 def _in_pieces(

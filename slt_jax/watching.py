@@ -225,8 +225,8 @@ def _refuse(error: str) -> PyTree:
 def _scanned(place: _Place, checkpoint: Checkpoint) -> list[Cell]:
     probes, restrictions, sublosses = place.plan.scope
     where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "together": place.together}
-    finished = storage.FinishedReadings(place.out)
-    return list(scan(place.plan.key, place.plan.subject, [checkpoint], probes, finished=finished, **where))
+    where |= {"finished": storage.FinishedReadings(place.out), "running": storage.RunningReadings(place.out)}
+    return list(scan(place.plan.key, place.plan.subject, [checkpoint], probes, **where))
 
 
 def _write(place: _Place, seen: _Seen, there: Sequence[Checkpoint], reporter: Reporter) -> Outcome:

@@ -29,6 +29,7 @@ SLOW = {
     "test_heating",
     "test_hessian_spectrum",
     "test_induction",
+    "test_killed",
     "test_notebooks",
     "test_oracles",
     "test_posterior_phases",

@@ -62,10 +62,10 @@ class Counted(NamedTuple):
 
 
 def counted(seed=0, **settings):
-    before, samplers = len(traces), block._run_in_place._cache_size()
+    before, samplers = len(traces), block.stages_in_place._cache_size()
     with compilations() as compiled:
         estimate = go(seed, **settings)
-    return Counted(estimate, len(traces) - before, len(compiled), block._run_in_place._cache_size() - samplers)
+    return Counted(estimate, len(traces) - before, len(compiled), block.stages_in_place._cache_size() - samplers)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "slt_jax"
 FLOORS = {
     "types": 0,
     "compiled": 0,
+    "ticking": 1,
     "problem": 1,
     "tree": 2,
     "noise": 3,
@@ -54,6 +55,7 @@ FLOORS = {
     "progress": 15,
     "watching": 15,  # a scan of a training that still runs
     "user_code": 15,
+    "dry_run": 15,  # what a scan would take
     "pretrained_scan": 15,  # a scan of a published model, which brings its own loss
     "cli_compare": 15,
     "cli_truth": 15,

@@ -83,14 +83,14 @@ def killed(monkeypatch, at, before):
 
         monkeypatch.setattr(module, "sample", sample)
         return
-    save = module._save
+    save = module.save_tree
 
-    def cut(folder, segments, state):
+    def cut(path, state, segments):
         if segments == at + 1:
             raise KeyboardInterrupt
-        save(folder, segments, state)
+        save(path, state, segments=segments)
 
-    monkeypatch.setattr(module, "_save", cut)
+    monkeypatch.setattr(module, "save_tree", cut)
 
 
 @pytest.mark.parametrize(("at", "before"), [(0, False), (1, True), (2, False)])

@@ -7,6 +7,7 @@ from slt_jax.estimators.examine import Evidence, examine
 from slt_jax.estimators.health import Health
 from slt_jax.estimators.hessian_spectrum import hessian_spectrum
 from slt_jax.estimators.llc import BUDGET, BURNIN, DRAWS, check_budget, llc
+from slt_jax.estimators.running import RunKeeper
 from slt_jax.estimators.spectrum import HessianSpectrum, Measured, RegularPart
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "HessianSpectrum",
     "Measured",
     "RegularPart",
+    "RunKeeper",
     "Schedule",
     "Settings",
     "basin_volume",

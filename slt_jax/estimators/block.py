@@ -86,8 +86,9 @@ def run(
     thin: int,
     batch_size: int | None,
     following: bool = True,
+    tick: bool = False,
 ) -> tuple[Trace, Warm, Plan]:
-    """Run all stages of a plan.
+    """Run all stages of a plan, as one program.
 
     On minibatches the control variates of each chain are taken anew at every stage, around where it stands or around
     the centre, whatever was less noisy in the stage before: unless that is not asked for, or costs more than the stage.
@@ -98,14 +99,43 @@ def run(
       The trace of all stages, shape ``(chain, stage · stretch)``, the chains that started cold first; where they
       stopped; and the plan with the steps that were taken.
     """
+    batch_key, keys = keys_of(key, len(todo.settled))
+    return stages(batch_key, keys, posterior, data, warm, todo, stretch, thin, batch_size, following, tick)
+
+
+@partial(jax.jit, static_argnums=1)
+def keys_of(key: Key, stages: int) -> tuple[Key, Key]:
+    """The keys of a block: of the batch on which curvature is looked for, and of each stage."""
+    batch_key, stage_key = jax.random.split(key)
+    return batch_key, jax.random.split(stage_key, stages)
+
+
+def stages(
+    batch_key: Key,
+    stage_keys: Key,
+    posterior: LocalPosterior,
+    data: PyTree,
+    warm: Warm,
+    todo: Plan,
+    stretch: int,
+    thin: int,
+    batch_size: int | None,
+    following: bool = True,
+    tick: bool = False,
+) -> tuple[Trace, Warm, Plan]:
+    """Some stages of a block, one after the other: what ``run`` does, with the keys and that part of the plan.
+
+    Outside of jit the states of ``warm`` are used up: their memory becomes that of the states returned.
+    """
     # what a vmap has not mapped yet is no place for what it has
-    go = _run if tree.is_traced((key, posterior, data, warm)) else _run_in_place
-    sizes = stretch, thin, batch_size, following
-    return go(key, posterior, data, warm.state, warm._replace(state=()), todo, *sizes)
+    go = _stages if tree.is_traced((batch_key, stage_keys, posterior, data, warm)) else stages_in_place
+    sizes = stretch, thin, batch_size, following, tick
+    return go(batch_key, stage_keys, posterior, data, warm.state, warm._replace(state=()), todo, *sizes)
 
 
-def _stages(
-    key: Key,
+def _loop(
+    batch_key: Key,
+    stage_keys: Key,
     posterior: LocalPosterior,
     data: PyTree,
     state: PyTree,
@@ -115,18 +145,18 @@ def _stages(
     thin: int,
     batch_size: int | None,
     following: bool,
+    tick: bool,
 ) -> tuple[Trace, Warm, Plan]:
     warm = warm._replace(state=state)
-    batch_key, stage_key = jax.random.split(key)
     batch = curvature_batch(batch_key, posterior, data)
     groups, chains = jax.tree.leaves(warm.state)[0].shape[:2]
-    stages = todo.settled.shape[0]
+    count = todo.settled.shape[0]
     follows = batch_size is not None and following and can_follow(loss.example_count(data), batch_size, stretch * thin)
 
     def run_group(key: Key, share: Array, step_size: Array, friction: Array, state: PyTree, anchors: PyTree) -> Trace:
         tempered = posterior._replace(nbeta=posterior.nbeta * share.astype(posterior.nbeta.dtype))
         sampler = sampler_for(posterior, step_size, friction, batch_size)
-        go = partial(sample, draws=stretch, thin=thin, batch_size=batch_size)
+        go = partial(sample, draws=stretch, thin=thin, batch_size=batch_size, tick=tick)
         if not follows:
             return go(key, sampler, tempered, data, chains=chains, start=state)
 
@@ -194,8 +224,8 @@ def _stages(
         )
         return _recalled(reached, now.share * energy, now), (trace._replace(state=()), step_size, felt)
 
-    per_stage = todo._replace(fraction=jnp.broadcast_to(todo.fraction, (stages,)))
-    warm, (traces, steps, heats) = jax.lax.scan(stage, warm, (jax.random.split(stage_key, stages), per_stage))
+    per_stage = todo._replace(fraction=jnp.broadcast_to(todo.fraction, (count,)))
+    warm, (traces, steps, heats) = jax.lax.scan(stage, warm, (stage_keys, per_stage))
     return jax.tree.map(_join, traces), warm, todo._replace(step_size=steps, heat=heats.astype(todo.heat.dtype))
 
 
@@ -250,5 +280,5 @@ def _join(stretches: Array) -> Array:
     return moved.reshape(groups * chains, stages * draws, *rest)
 
 
-_run = jax.jit(_stages, static_argnums=(6, 7, 8, 9))
-_run_in_place = jax.jit(_stages, static_argnums=(6, 7, 8, 9), donate_argnums=3)
+_stages = jax.jit(_loop, static_argnums=(7, 8, 9, 10, 11))
+stages_in_place = jax.jit(_loop, static_argnums=(7, 8, 9, 10, 11), donate_argnums=4)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slt_jax import tree
+from slt_jax import ticking, tree
 from slt_jax.estimators import block, planning, running
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
 from slt_jax.estimators.heating import as_share
-from slt_jax.estimators.running import STAGES, Run, Schedule
+from slt_jax.estimators.running import STAGES, Run, RunKeeper, Schedule
 from slt_jax.polish import Polished, polish, read_height
 from slt_jax.posterior import LocalPosterior, with_control_variates
 from slt_jax.samplers import Sampler
@@ -111,6 +111,8 @@ def measure(
     relative_error: float = 0.0,
     settings: Settings | None = None,
     resolution: bool = False,
+    keeper: RunKeeper | None = None,
+    tick: bool = False,
 ) -> tuple[Estimate, Trace, LocalPosterior]:
     """``llc`` without a sampler: polish the centre, burn in, draw, and on the host go on until the verdict is good.
 
@@ -129,6 +131,9 @@ def measure(
       relative_error: Standard error over value that is asked for.
       settings: Of an earlier run, to be repeated.
       resolution: Whether the value is asked for at the resolution that γ gives.
+      keeper: Is given the run after each stage on the host, and asked at first for one that was left off: what comes of
+        it is the same to the last bit, and no gradient of its chains is taken twice.
+      tick: As for ``sample``. On the host the end of every stage is told in any case.
 
     Returns:
       The estimate with its settings, the draws it is the mean of, and the posterior they were drawn from.
@@ -145,30 +150,37 @@ def measure(
         shift, heating = _beside(kept, posterior, centre.shift, centre.moved, felt, run.last.step_size)
         return read(kept, posterior, Evidence(shift, run.warm.bracket, heating, height, resolution))
 
-    def begin(attempt: int, fraction: Scalar, step_size: Array | None = None) -> Run:
-        return running.begin(key, posterior, data, schedule, attempt, fraction, step_size)
-
-    def go_on(run: Run, blocks: int) -> Run:
-        for _ in range(blocks):
-            run = running.go_on(key, posterior, data, schedule, run)
-        return run
-
+    given = key, posterior, data, schedule
     if settings is not None:
-        first = begin(int(settings.attempt), settings.fraction, settings.step_size)
-        run = go_on(first, int(settings.blocks) - 1)
-        estimate = look(run)
+        run = running.start(*given, int(settings.attempt), settings.fraction, settings.step_size, int(settings.blocks))
+        estimate = look(run := _to_aim(given, run, None, tick))
     else:
-        run = begin(0, 1.0)
-        estimate = look(run)
         afford = 0 if tree.is_traced((key, posterior, data)) else budget // schedule.gradients
-        while afford > run.attempt + 1 < ATTEMPTS and bool(_too_hot(estimate)):
-            run = begin(run.attempt + 1, 0.5 * run.first.fraction)
-            estimate = look(run)
+        left_off = None if keeper is None else keeper.load(running.like(*given))
+        run = running.start(*given, 0, 1.0) if left_off is None else left_off
+        estimate = look(run := _to_aim(given, run, keeper, tick))
+        while afford > run.attempt + 1 < ATTEMPTS and run.blocks == 1 and bool(_too_hot(estimate)):
+            run = running.start(*given, run.attempt + 1, 0.5 * run.first.fraction)
+            estimate = look(run := _to_aim(given, run, keeper, tick))
         while (left := afford - run.attempt - run.blocks) > 0 and (more := _wanted(estimate, run, relative_error)):
-            run = go_on(run, min(more, left))
-            estimate = look(run)
+            run = run._replace(aim=run.blocks + min(more, left))
+            estimate = look(run := _to_aim(given, run, keeper, tick))
     kept = running.kept(run, schedule)
     return estimate._replace(settings=_settings(posterior, schedule, run, kept, centre, polishing)), kept, posterior
+
+
+def _to_aim(given: tuple[Key, LocalPosterior, PyTree, Schedule], run: Run, keeper: RunKeeper | None, tick: bool) -> Run:
+    """On to the block after which the verdict is looked at; on the host each stage is told, and kept."""
+    size, stages = given[-1].stretch * given[-1].thin, len(run.last.settled)
+    while run.blocks < run.aim:
+        if tree.is_traced(given):
+            run = running.go_on(*given, run, tick=tick)
+            continue
+        with ticking.part((run.blocks * stages + run.stage) * size, size, run.aim * stages * size):
+            run = running.go_on(*given, run, tick=tick)
+        if keeper is not None:
+            keeper.save(run)
+    return run
 
 
 @jax.jit

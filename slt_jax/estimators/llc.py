@@ -55,6 +55,7 @@ def llc(
     outputs: Outputs | None = None,
     divergence: str = "squared",
     settings: Settings | None = None,
+    tick: bool = False,
 ) -> Estimate:
     """The local learning coefficient of ``loss_fn`` at ``params``, in one call.
 
@@ -96,6 +97,8 @@ def llc(
       settings: Those of an earlier estimate, to repeat its run: with the same key and the same problem, the same number
         to the last bit. Nothing else may be given then but ``restriction``, ``resolution`` and, as before,
         ``reference``, ``outputs`` and ``divergence``.
+      tick: Whether the chains tell how far they are inside a stage too (``slt_jax.ticking.listening``); on the host the
+        end of every stage is told in any case.
 
     Returns:
       An estimate, whose ``explain()`` says in words whether to believe it and what was chosen.
@@ -143,7 +146,7 @@ def llc(
     sharding.check_chains(schedule.chains, 1 if sampler is not None else groups_of(schedule.chains))
     if sampler is not None:
         steps = {name: getattr(schedule, name) for name in Schedule._fields}
-        trace = sample(key, sampler, posterior, data, **steps)
+        trace = sample(key, sampler, posterior, data, **steps, tick=tick)
         # the chains have the keys fold_in(key, 0) to fold_in(key, chains - 1)
         after = jax.random.fold_in(key, schedule.chains)
         heating = read_heating(after, sampler, posterior, data, trace, schedule.batch_size)
@@ -163,6 +166,7 @@ def llc(
         relative_error=relative_error,
         settings=settings,
         resolution=resolution,
+        tick=tick,
     )[0]
 
 

@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from slt_jax import loss
-from slt_jax.estimators import BUDGET, BURNIN, DRAWS, Estimate, Schedule, check_budget, measure, too_imprecise
+from slt_jax.estimators import (
+    BUDGET,
+    BURNIN,
+    DRAWS,
+    Estimate,
+    RunKeeper,
+    Schedule,
+    check_budget,
+    measure,
+    too_imprecise,
+)
 from slt_jax.posterior import LocalPosterior, localise
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction, stacked
@@ -36,6 +46,7 @@ class Probe(NamedTuple):
         in one program, each reading as right as that of ``measure``; or ``None``.
       observes: Whether ``measure`` is also given ``observables``: the sublosses of the subject by name, each as the
         ``Problem`` that it is at the checkpoint. A subject without sublosses is refused then.
+      resumes: Whether ``measure`` is also given a ``keeper`` (``estimators.RunKeeper``), where there is one.
     """
 
     measure: Callable[..., Reading]
@@ -44,6 +55,7 @@ class Probe(NamedTuple):
     dims: Mapping[str, tuple[str, ...]] = {}
     measure_many: Callable[..., list[Reading]] | None = None
     observes: bool = False
+    resumes: bool = False
 
 
 def llc_probe(
@@ -77,7 +89,7 @@ def llc_probe(
         "resolution": resolution,
     }
     dims = {"per_chain": ("chain",), "trace": ("chain", "trace_point")}
-    return Probe(measure_llc, settings, check_llc, dims, measure_llc_together)
+    return Probe(measure_llc, settings, check_llc, dims, measure_llc_together, resumes=True)
 
 
 def check_llc(
@@ -123,6 +135,7 @@ def measure_llc(
     budget: int,
     relative_error: float,
     resolution: bool,
+    keeper: RunKeeper | None = None,
 ) -> Reading:
     """The same numbers as ``llc``, with the verdict in words and a thinned trace for the report.
 
@@ -140,6 +153,8 @@ def measure_llc(
         budget=budget,
         relative_error=relative_error,
         resolution=resolution,
+        keeper=keeper,
+        tick=True,
     )
     return _reading(estimate, trace, posterior)
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from slt_jax.compiled import make_room
+from slt_jax.estimators import RunKeeper
 from slt_jax.problem import Problem
 from slt_jax.restriction import Restriction, check_together, shape_of, together_by_default
 from slt_jax.spectroscopy import fingerprint
@@ -60,6 +61,7 @@ def scan(
     sublosses: Iterable[str] = ("all",),
     finished: MutableMapping[str, Reading] | None = None,
     together: int | None = None,
+    running: Callable[[str], RunKeeper] | None = None,
 ) -> Iterator[Cell]:
     """Every probe at every checkpoint, in every restriction, on every subloss: an iterator of cells.
 
@@ -79,6 +81,8 @@ def scan(
       together: How many restrictions of one shape, such as the heads of a layer, are measured side by side in one
         program, where a probe can. Default 1 on CPU, where one after the other is faster and shares the compiled
         program too, and 8 elsewhere. A reading measured side by side is as right, and not the same to the last bit.
+      running: For the fingerprint of a reading that takes hours, a keeper of its chains, where its probe can go on with
+        them: the reading is the same to the last bit. Side by side no chains are kept.
 
     Yields:
       Cells, checkpoint by checkpoint. A checkpoint or a problem that cannot be used yields cells with an ``error``.
@@ -141,7 +145,7 @@ def scan(
                     task = tasks[name][number]
                     if together > 1 and probe.measure_many is not None and finished.get(task.mark) is None:
                         _measure_alike(tasks[name][number:], together, finished, probe, problem)
-                    yield _cell(task, finished, probe, problem)
+                    yield _cell(task, finished, probe, problem, running)
 
 
 def check_scan(
@@ -187,16 +191,26 @@ def _task(
     return _Task(place, mark, jax.random.fold_in(key, int(fingerprint.of_text(place)[:8], 16)), free[place[2]])
 
 
-def _cell(task: _Task, finished: MutableMapping[str, Reading], probe: Probe, problem: Problem) -> Cell:
+def _cell(
+    task: _Task,
+    finished: MutableMapping[str, Reading],
+    probe: Probe,
+    problem: Problem,
+    running: Callable[[str], RunKeeper] | None,
+) -> Cell:
     known = finished.get(task.mark)
     if known is not None:
         return Cell(*task.place, known, None)
     make_room()
+    keeper = running(task.mark) if running is not None and probe.resumes else None
+    kept = {} if keeper is None else {"keeper": keeper}
     try:
-        reading = probe.measure(task.key, problem, task.restriction, **probe.settings)
+        reading = probe.measure(task.key, problem, task.restriction, **probe.settings, **kept)
     except ValueError as error:
         return Cell(*task.place, None, str(error))
     finished[task.mark] = reading
+    if keeper is not None:
+        keeper.remove()
     return Cell(*task.place, reading, None)
 
 

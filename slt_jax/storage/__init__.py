@@ -26,6 +26,8 @@ from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
 from slt_jax.storage.relations import read_relations, write_construction, write_relations
+from slt_jax.storage.resumed import resumable_sample
+from slt_jax.storage.running import RunningReadings
 from slt_jax.storage.signatures import read_signature
 from slt_jax.storage.watched import read_watched, write_watched
 
@@ -37,6 +39,7 @@ __all__ = [
     "Keeper",
     "OtherTreeError",
     "Pretrained",
+    "RunningReadings",
     "StoredLosses",
     "checkpoints_in",
     "claim",
@@ -57,6 +60,7 @@ __all__ = [
     "read_watched",
     "readings_tree",
     "remove_leftovers",
+    "resumable_sample",
     "save_checkpoints",
     "state_of",
     "trace_dataset",

@@ -1,9 +1,7 @@
 """Losses of very many entries along chains, written to disk piece by piece, and covariances read back the same way."""
 
-import json
-import os
-import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +20,10 @@ from slt_jax.sampling import check_schedule, sample
 from slt_jax.spectroscopy import fingerprint
 from slt_jax.storage.datasets import ZARR_FORMAT
 from slt_jax.storage.folder import FolderError
+from slt_jax.storage.states import RUN, claim_run, content_of, load_number, load_tree, read_run, save_tree
 from slt_jax.types import Key, PyTree
 
-LOSSES, EXCESS, STATE, RUN = "losses.zarr", "excess.zarr", "state.npz", "run.json"
+LOSSES, EXCESS, STATE = "losses.zarr", "excess.zarr", "state.npz"
 #: What one piece of the chains may take in memory, and what a chunk on disk does about.
 _SEGMENT_BYTES, _CHUNK_BYTES = 2**28, 2**22
 
@@ -144,9 +143,13 @@ def write_losses(
         segment = min(draws, max(1, _SEGMENT_BYTES // (4 * chains * count)))
     check_schedule(draws=segment, chains=chains, burnin=0, thin=thin)
     sizes = dict(draws=draws, chains=chains, burnin=burnin, thin=thin, batch_size=batch_size, segment=segment)
-    content = _content(key, sampler, posterior, data, function, examples, start)
+    content = fingerprint.of_text(
+        content_of(key, sampler, posterior, data, start),
+        fingerprint.of_tree(examples),
+        fingerprint.of_loss(function, posterior.center, examples),
+    )
     run = {**sizes, "shape": list(shape), "content": content}
-    _claim(folder, run, count)
+    claim_run(folder, run, partial(_fill, run, count))
     looked = placed(function, examples, posterior.center, chains)
     losses, excess = (zarr.open_array(folder / name, mode="r+") for name in (LOSSES, EXCESS))
     done, state = _saved(folder, sampler, posterior, data, chains)
@@ -169,7 +172,7 @@ def write_losses(
         losses[:, first:last] = np.asarray(trace.observables)
         excess[:, first:last] = np.asarray(trace.excess)
         state = trace.state
-        _save(folder, number + 1, state)
+        save_tree(folder / STATE, state, segments=number + 1)
     return read_losses(folder)
 
 
@@ -180,10 +183,10 @@ def read_losses(folder: Path | str) -> StoredLosses:
       FolderError: there are none, or the run was cut short.
     """
     folder = Path(folder)
-    run = _read(folder)
+    run = read_run(folder)
     if run is None:
         raise FolderError(f"{folder} holds no {RUN}; pass the folder that write_losses wrote.")
-    done = _segments(folder)
+    done = load_number(folder / STATE, "segments")
     if done * run["segment"] < run["draws"]:
         raise FolderError(
             f"{folder} holds {done * run['segment']} of {run['draws']} draws; call write_losses again to go on."
@@ -192,97 +195,25 @@ def read_losses(folder: Path | str) -> StoredLosses:
     return StoredLosses(zarr.open_array(folder / LOSSES, mode="r"), excess, tuple(run["shape"]))
 
 
-def _content(
-    key: Key,
-    sampler: Sampler,
-    posterior: LocalPosterior,
-    data: PyTree,
-    function: Partial,
-    examples: PyTree,
-    start: PyTree | None,
-) -> str:
-    """A digest of everything that the losses depend on beside whole numbers, the code of this package included."""
-    restriction = posterior.restriction
-    return fingerprint.of_text(
-        fingerprint.of_package(),
-        np.asarray(jax.random.key_data(key)).tolist(),
-        sampler.step.func.__qualname__,
-        fingerprint.of_tree((sampler, posterior._replace(loss_fn=Partial(_look)), data, examples, start)),
-        fingerprint.of_function(lambda center: restriction.lift(center, restriction.origin(center)), posterior.center),
-        fingerprint.of_loss(posterior.loss_fn, posterior.center, data),
-        fingerprint.of_loss(function, posterior.center, examples),
-    )
-
-
 def _look(looked: Any, params: PyTree) -> jax.Array:
     return losses_at(looked, params).reshape(-1)
 
 
-def _claim(folder: Path, run: dict[str, Any], count: int) -> None:
-    """Make the folder this run's own, with empty stores, or check that it is already."""
-    known = _read(folder)
-    if known is not None:
-        for name in run:
-            if known.get(name) != run[name]:
-                raise FolderError(
-                    f"folder: {folder} belongs to another run ({name} is {known.get(name)!r} there, {run[name]!r} "
-                    "here); choose another folder, or remove it."
-                )
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise FolderError(f"folder: {folder} is not empty and holds no run; choose another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.with_name(f".{uuid.uuid4().hex}")
-    scratch.mkdir()
+def _fill(run: dict[str, Any], count: int, folder: Path) -> None:
+    """Empty stores."""
     rows, draws, segment = run["chains"], run["draws"], run["segment"]
     width = min(count, max(1, _CHUNK_BYTES // (4 * rows * segment)))
     settings: dict[str, Any] = dict(dtype="float32", fill_value=float("nan"), zarr_format=ZARR_FORMAT)
-    zarr.create_array(scratch / LOSSES, shape=(rows, draws, count), chunks=(rows, segment, width), **settings)
-    zarr.create_array(scratch / EXCESS, shape=(rows, draws), chunks=(rows, segment), **settings)
-    (scratch / RUN).write_text(json.dumps(run, indent=2) + "\n")
-    if folder.exists():
-        folder.rmdir()
-    os.replace(scratch, folder)
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / RUN).read_text())
-    except FileNotFoundError:
-        return None
-
-
-def _save(folder: Path, segments: int, state: PyTree) -> None:
-    """How many segments are done, and where the next begins: both or neither."""
-    # bytes: half precision has no name in this format
-    leaves = {
-        f"leaf{number}": np.frombuffer(np.asarray(leaf).tobytes(), np.uint8)
-        for number, leaf in enumerate(jax.tree.leaves(state))
-    }
-    scratch = folder / f".{uuid.uuid4().hex}.npz"
-    np.savez(scratch, segments=np.int64(segments), **leaves)  # type: ignore[arg-type]
-    os.replace(scratch, folder / STATE)
-
-
-def _segments(folder: Path) -> int:
-    if not (folder / STATE).exists():
-        return 0
-    with np.load(folder / STATE, allow_pickle=False) as stored:
-        return int(stored["segments"])
+    zarr.create_array(folder / LOSSES, shape=(rows, draws, count), chunks=(rows, segment, width), **settings)
+    zarr.create_array(folder / EXCESS, shape=(rows, draws), chunks=(rows, segment), **settings)
 
 
 def _saved(
     folder: Path, sampler: Sampler, posterior: LocalPosterior, data: PyTree, chains: int
 ) -> tuple[int, PyTree | None]:
-    done = _segments(folder)
+    done = load_number(folder / STATE, "segments")
     if not done:
         return 0, None
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), chains))
     like = jax.eval_shape(jax.vmap(lambda key: sampler.init(key, posterior, data)), keys)
-    leaves, structure = jax.tree.flatten(like)
-    with np.load(folder / STATE, allow_pickle=False) as stored:
-        values = [
-            jnp.asarray(np.frombuffer(stored[f"leaf{number}"].tobytes(), leaf.dtype).reshape(leaf.shape))
-            for number, leaf in enumerate(leaves)
-        ]
-    return done, jax.tree.unflatten(structure, values)
+    return done, jax.tree.map(jnp.asarray, load_tree(folder / STATE, like))

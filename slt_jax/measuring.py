@@ -103,14 +103,19 @@ def measure_and_report(
     finished = storage.FinishedReadings(out)
     dims = {name: probe.dims for one in scopes for name, probe in one.probes.items()}
 
+    def waiting(holder: str) -> None:
+        reporter("Measuring", len(cells), len(taken) * each, f"waiting for {holder}, which is at this checkpoint")
+
     def measure(points: Sequence[Checkpoint]) -> None:
         for probes, restrictions, sublosses in scopes:
             where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
             where["together"] = together
-            for cell in scan(key, subject, points, probes, **where):
-                cells.append(cell)
-                place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
-                reporter("Measuring", len(cells), len(taken) * each, place)
+            for point in points:
+                with storage.at_checkpoint(out, point.step, waiting):
+                    for cell in scan(key, subject, [point], probes, **where):
+                        cells.append(cell)
+                        place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
+                        reporter("Measuring", len(cells), len(taken) * each, place)
 
     try:
         measure(taken)

@@ -11,6 +11,7 @@ from slt_jax.storage.checkpoints import (
     save_checkpoints,
     state_of,
 )
+from slt_jax.storage.claims import at_checkpoint, claimed
 from slt_jax.storage.datasets import (
     read_history,
     read_readings,
@@ -23,6 +24,7 @@ from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_st
 from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
 from slt_jax.storage.keeper import Keeper
 from slt_jax.storage.localities import read_transitions, write_transitions
+from slt_jax.storage.locks import holder
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
 from slt_jax.storage.relations import read_relations, write_construction, write_relations
@@ -38,9 +40,12 @@ __all__ = [
     "OtherTreeError",
     "Pretrained",
     "StoredLosses",
+    "at_checkpoint",
     "checkpoints_in",
     "claim",
+    "claimed",
     "find_checkpoints",
+    "holder",
     "is_complete",
     "list_checkpoints",
     "load_checkpoint",

@@ -20,8 +20,8 @@ from slt_jax.storage.datasets import (
     write_history,
     write_readings,
 )
-from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
-from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
+from slt_jax.storage.folder import STUDY_FILE, FinishedReadings, FolderError, claim, read_study, write_study
+from slt_jax.storage.hub import PREFIX, Pretrained, parse_reference, pretrained
 from slt_jax.storage.keeper import Keeper
 from slt_jax.storage.localities import read_transitions, write_transitions
 from slt_jax.storage.locks import holder
@@ -33,6 +33,7 @@ from slt_jax.storage.watched import read_watched, write_watched
 
 __all__ = [
     "PREFIX",
+    "STUDY_FILE",
     "TOKENIZER",
     "FinishedReadings",
     "FolderError",
@@ -50,6 +51,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "load_pretrained",
+    "parse_reference",
     "pretrained",
     "read_config",
     "read_history",

@@ -1,19 +1,22 @@
 """Executors that the command line starts or joins: processes of this machine, and a Dask cluster."""
 
+import asyncio
 import multiprocessing
 import os
+import pkgutil
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Any
 
 from slt_jax.fanout import WorkerError
 from slt_jax.measuring import Reporter
 
 #: Seconds that a scheduler has to answer, and a first worker to come.
-_ANSWER, _FIRST = 10, 120
+_ANSWER, _FIRST = 5, 120
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def dask(address: str, reporter: Reporter) -> Iterator[Executor]:
       reporter: Shows that a first worker is waited for.
 
     Raises:
-      ValueError: Dask is not installed, no scheduler answers, or no worker comes.
+      ValueError: Dask is not installed, no scheduler answers, no worker comes, or one lacks this package.
       WorkerError: inside the block: several workers died one after the other at the same task, or the scheduler went.
     """
     try:
@@ -72,13 +75,14 @@ def dask(address: str, reporter: Reporter) -> Iterator[Executor]:
     except ImportError as error:
         raise ValueError("--dask: Dask is not installed; pip install 'slt_jax[dask]'.") from error
     try:
-        client = Client(address, timeout=_ANSWER, set_as_default=False)
-    except (OSError, ValueError) as error:
+        # asked first: a client that finds none says so after a long while, and in many lines
+        asyncio.run(_answer(address))
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            f"--dask: no scheduler answers at {address} within {_ANSWER} s; start one with `dask scheduler`, and pass "
-            "the address that it shows, as tcp://HOST:8786."
+            f"--dask: no scheduler answers at {address!r} ({str(error) or 'not in the way of one'}); start one with "
+            "`dask scheduler`, and pass the address that it shows, as tcp://HOST:8786."
         ) from error
-    with client:
+    with Client(address, timeout=_ANSWER, set_as_default=False) as client:
         if not client.scheduler_info()["workers"]:
             reporter("Waiting", 0, 1, f"for a first worker: dask worker {address}")
             try:
@@ -88,6 +92,7 @@ def dask(address: str, reporter: Reporter) -> Iterator[Executor]:
                     f"--dask: no worker came to {address} within {_FIRST} s; start some with `dask worker {address}`."
                 ) from error
             reporter("Waiting", 1, 1)
+        _check_workers(client)
         try:
             # not pure: a task of a scan that was killed is not this one, though it is called alike
             yield client.get_executor(pure=False)
@@ -96,3 +101,20 @@ def dask(address: str, reporter: Reporter) -> Iterator[Executor]:
                 f"workers died one after the other at the same checkpoint, out of memory perhaps ({error}); what is "
                 "finished is kept: the same command goes on from there."
             ) from error
+
+
+async def _answer(address: str) -> None:
+    from distributed import rpc
+
+    async with rpc(address, timeout=_ANSWER) as scheduler:
+        kind = (await asyncio.wait_for(scheduler.identity(), _ANSWER))["type"]
+    if kind != "Scheduler":
+        raise ValueError(f"it is a {kind.lower()}")
+
+
+def _check_workers(client: Any) -> None:
+    """Refuse workers that lack this package: a worker that is sent what it cannot import ends, and so do all."""
+    found = client.run(pkgutil.resolve_name, "slt_jax.fanout:measure_checkpoint", on_error="return")
+    for worker, answer in found.items():
+        if isinstance(answer, ImportError | AttributeError):
+            raise ValueError(f"--dask: worker {worker}: {answer}; start it in the environment of the scan.")

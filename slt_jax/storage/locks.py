@@ -64,19 +64,17 @@ def holder() -> str:
 def _acquired(path: Path, waiting: Callable[[str], None] | None) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        ours, other = False, None
         try:
-            if _lock(file):
-                if _is(file, path):
-                    os.ftruncate(file, 0)
-                    os.pwrite(file, holder().encode(), 0)
-                    return file
-                other = None  # its last holder removed it between the two calls
-            else:
+            if not _lock(file):
                 other = os.pread(file, 1000, 0).decode(errors="replace") or "another process"
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
+            elif _is(file, path):  # its last holder did not remove it between the two calls
+                _sign(file, path)
+                ours = True
+                return file
+        finally:
+            if not ours:
+                os.close(file)
         if other is not None:
             if waiting is None:
                 raise HeldError(other)
@@ -98,6 +96,16 @@ def _lock(file: int) -> bool:
         if error.errno not in _UNSUPPORTED:
             raise
     return True
+
+
+def _sign(file: int, path: Path) -> None:
+    """Write who holds the lock; where that cannot be written there is no lock."""
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, holder().encode(), 0)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _is(file: int, path: Path) -> bool:

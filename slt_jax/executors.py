@@ -1,6 +1,7 @@
 """Executors that the command line starts or joins: processes of this machine, and a Dask cluster."""
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import pkgutil
@@ -93,14 +94,20 @@ def dask(address: str, reporter: Reporter) -> Iterator[Executor]:
                 ) from error
             reporter("Waiting", 1, 1)
         _check_workers(client)
+        # a scheduler that goes is told in one sentence, not in forty lines
+        logger = logging.getLogger("distributed.client")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
         try:
             # not pure: a task of a scan that was killed is not this one, though it is called alike
             yield client.get_executor(pure=False)
         except KilledWorker as error:
             raise WorkerError(
-                f"workers died one after the other at the same checkpoint, out of memory perhaps ({error}); what is "
-                "finished is kept: the same command goes on from there."
+                f"{str(error).partition('. ')[0]}, out of memory perhaps; what is finished is kept: the same command "
+                "goes on from there."
             ) from error
+        finally:
+            logger.setLevel(level)
 
 
 async def _answer(address: str) -> None:

@@ -177,6 +177,8 @@ def _fan_out(
 def _placed(request: ScanRequest) -> ScanRequest:
     """The request with names that are the same from everywhere."""
     directory = str(Path(request.directory or os.getcwd()).resolve())
+    if not os.path.isdir(directory):
+        raise ValueError(f"directory: {directory} is not a folder; pass the one where the problem is imported.")
     if request.checkpoints.startswith(storage.PREFIX):
         with contextlib.chdir(directory):
             folder = storage.parse_reference(request.checkpoints).name

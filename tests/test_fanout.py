@@ -1,217 +1,230 @@
-"""Checkpoints measured by other processes: the bits of one process, whoever is killed, and nothing taken twice."""
+"""A scan in plain values: what workers are told, what they refuse, and the same readings as without them."""
 
-import os
-import signal
-import subprocess
+import json
+import pkgutil
 import sys
-import time
-from collections import Counter
-from pathlib import Path
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from slt_jax import storage
+from slt_jax import fanout, measuring, storage
+from slt_jax.cli import main
+from slt_jax.fanout import ScanRequest, WorkerError, measure_checkpoint, run_request
+from slt_jax.spectroscopy import fingerprint
 
-#: A user's module. Whoever imports it notes every reading that it puts into a folder, and takes its time.
 MODULE = """
-import os, time
+from pathlib import Path
 import jax.numpy as jnp
 import slt_jax as slt
-from slt_jax import storage
 
-X = jnp.linspace(-1.0, 1.0, 16)
 PARAMS = {"a": jnp.float32(0.0), "b": jnp.float32(0.0)}
+CALLS = []
 
 def loss_fn(params, x):
     return 0.5 * ((params["a"] + params["b"]) * x) ** 2 + 0.1 * params["b"] ** 2
 
 def problem():
-    open("data.txt").close()  # beside the module, wherever a worker was started
-    restrictions = {name: slt.restriction.paths(PARAMS, name) for name in "ab"}
-    return slt.Problem(loss_fn, PARAMS, X), {"restrictions": restrictions}
-
-def put(self, mark, reading, before=storage.FinishedReadings.__setitem__):
-    before(self, mark, reading)
-    with open(os.path.join(os.path.dirname(__file__), "log"), "a") as log:
-        log.write(f"{os.getpid()} {self._cells.parent.name} {mark[:32]}\\n")
-    time.sleep(0.2)  # so that a signal comes in mid-task
-
-storage.FinishedReadings.__setitem__ = put
+    CALLS.append(Path("data.txt").read_text())
+    return slt.Problem(loss_fn, PARAMS, jnp.linspace(-1.0, 1.0, 16))
 """
-SETTINGS = ["--restrictions", "a,b", "--draws", "100", "--burnin", "20", "--nbeta", "100", "--chains", "2"]
-STEPS, CELLS = range(1, 7), 12
+PROBES = {"llc": {"nbeta": 100.0, "draws": 50, "burnin": 20, "chains": 2}}
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workplace")
-    (folder / "fanned.py").write_text(MODULE)
-    (folder / "data.txt").touch()
-    (folder / "log").touch()
-    checkpoints = {step: {"a": np.float32(1e-4 * step), "b": np.float32(-1e-4 * step)} for step in STEPS}
-    storage.save_checkpoints(folder / "checkpoints", checkpoints)
+    (folder / "requested.py").write_text(MODULE)
+    (folder / "data.txt").write_text("data")
+    parameters = {step: {"a": np.float32(1e-4 * step), "b": np.float32(-1e-4 * step)} for step in (1, 2, 3)}
+    storage.save_checkpoints(folder / "checkpoints", parameters)
     return folder
 
 
-def environment(workplace):
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": f"{Path(__file__).parents[1]}",
-        # what one process has compiled the next need not
-        "JAX_COMPILATION_CACHE_DIR": str(workplace / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """A page without pictures: they take longer than all else here."""
+
+    def page(folder):
+        (folder / "report.html").write_text("page")
+        return folder / "report.html"
+
+    monkeypatch.setattr(measuring, "write_report", page)
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
 
-#: A cluster of two processes, in a process of its own: it leaves sockets behind.
-CLUSTER = """
-from distributed import LocalCluster
-
-if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        print(cluster.scheduler_address, flush=True)
-        input()
-"""
+@pytest.fixture
+def request_(workplace, tmp_path):
+    """A scan of the workplace, asked for from anywhere."""
+    return ScanRequest("checkpoints", str(tmp_path / "out"), "requested:problem", PROBES, directory=str(workplace))
 
 
-@pytest.fixture(scope="module")
-def cluster(workplace, tmp_path_factory):
-    """The address of a cluster whose workers were started elsewhere."""
-    pytest.importorskip("distributed")
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    (elsewhere / "cluster.py").write_text(CLUSTER)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(
-        [sys.executable, "cluster.py"], cwd=elsewhere, env=environment(workplace), text=True, **pipes
-    ) as process:
-        yield process.stdout.readline().strip()
-        process.communicate("\n")
+def stores(out):
+    return {str(path): path.read_bytes() for path in sorted(out.rglob("*.zarr/**/*")) if path.is_file()}
 
 
-def command(out, *more):
-    return ["scan", "checkpoints", "--problem", "fanned:problem", "--out", out, *SETTINGS, *more]
+class Recorded:
+    """An executor that notes what it is given, and answers as it is told."""
+
+    def __init__(self, answer=None):
+        self.given, self.answer, self.futures = [], answer, []
+
+    def submit(self, function, /, *arguments):
+        self.given.append((function, arguments))
+        future = Future()
+        self.futures.append(future)
+        if self.answer is not None:
+            future.set_exception(self.answer)
+        return future
 
 
-def start(workplace, out, *more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "slt_jax.cli", *command(out, *more)],
-        cwd=workplace,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(workplace),
+def given(request):
+    """What the workers of a request are told."""
+    executor = Recorded(CancelledError())
+    with pytest.raises(WorkerError):
+        run_request(request, executor)
+    return [arguments for _, arguments in executor.given]
+
+
+def test_threads_give_the_bits_of_no_executor_and_make_the_problem_once(request_, workplace, tmp_path):
+    outcome = run_request(request_._replace(out=str(tmp_path / "serial")))
+    told, module = [], sys.modules["requested"]
+    before = len(module.CALLS)
+    with ThreadPoolExecutor(3) as executor:
+        other = run_request(request_, executor, lambda *stage: told.append(stage))
+    assert len(module.CALLS) == before + 2  # here, and by the workers
+    assert (outcome.readings, other.readings) == (3, 3)
+    one, two = (
+        {name.partition("zarr")[2]: data for name, data in stores(tmp_path / at).items()} for at in ("serial", "out")
     )
+    assert one == two
+    assert ("Measuring", 3, 3, f"by {storage.holder()}") in told
+    # what is there is not measured again
+    cells = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    with ThreadPoolExecutor(1) as executor:
+        run_request(request_, executor)
+    assert cells == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
 
 
-def ended(process):
-    out, err = process.communicate(timeout=300)
-    assert "Traceback" not in out + err
-    return process.returncode, out, err
+def test_nothing_but_plain_text_and_a_function_by_name_is_sent(request_, tmp_path):
+    executor = Recorded(CancelledError())
+    with pytest.raises(WorkerError, match="the workers were lost"):
+        run_request(request_, executor)
+    assert [step for _, (_, step) in executor.given] == [1, 2, 3]
+    for function, (work, _) in executor.given:
+        assert pkgutil.resolve_name(f"{function.__module__}:{function.__qualname__}") is measure_checkpoint
+        assert isinstance(json.loads(work), dict)
+    # the command line asks whether workers have it by this name
+    assert pkgutil.resolve_name("slt_jax.fanout:measure_checkpoint") is measure_checkpoint
+    assert all(future.done() for future in executor.futures)
 
 
-def log(workplace, out):
-    """Who put which reading into a folder, in order."""
-    lines = (line.split() for line in (workplace / "log").read_text().splitlines())
-    return [(int(pid), mark) for pid, where, mark in lines if where == out]
+def test_what_is_not_begun_is_called_back_when_one_fails(request_):
+    executor = Recorded()
+    submit = executor.submit
+
+    def failing(function, /, *arguments):
+        future = submit(function, *arguments)
+        if arguments[1] == 2:
+            future.set_exception(WorkerError("out of order"))
+        return future
+
+    executor.submit = failing
+    with pytest.raises(WorkerError, match="out of order"):
+        run_request(request_, executor)
+    assert [future.cancelled() for future in executor.futures] == [True, False, True]
 
 
-def once(workplace, out):
-    """Whether every reading was taken exactly once."""
-    counts = Counter(mark for _, mark in log(workplace, out))
-    return len(counts) == CELLS and set(counts.values()) == {1}
+def test_a_pool_that_broke_is_told_in_one_sentence(request_):
+    with pytest.raises(WorkerError, match=r"a worker process ended unexpectedly, .* is kept: the same command goes on"):
+        run_request(request_, Recorded(BrokenExecutor("broken")))
 
 
-def wait_until(condition, process):
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def test_a_worker_of_another_environment_measures_nothing(request_, monkeypatch, tmp_path):
+    (work, step), *_ = given(request_)
+    told = json.loads(work)
+    with pytest.raises(WorkerError, match=r"process \d+ on .*: has jax .*, not 0\.1; start the workers again"):
+        measure_checkpoint(json.dumps({**told, "jax": "0.1"}), step)
+    monkeypatch.setattr(fingerprint, "of_package", lambda: "another")
+    with pytest.raises(WorkerError, match="has another version of slt_jax; start the workers again"):
+        measure_checkpoint(work, step)
+    assert not list((tmp_path / "out").rglob("*.npz"))
 
 
-def stores(workplace, out):
-    files = (path for name in ("readings.zarr", "history.zarr") for path in sorted((workplace / out / name).rglob("*")))
-    return {str(path.relative_to(workplace / out)): path.read_bytes() for path in files if path.is_file()}
+def test_a_worker_that_holds_an_older_module_measures_nothing(request_, workplace, monkeypatch):
+    """It imported the user's code before it was changed: its readings would not be those of the scan."""
+    (work, step), *_ = given(request_)
+    monkeypatch.setattr(sys.modules["requested"], "loss_fn", lambda params, x: 3 * params["a"] ** 2 * x**2)
+    fanout._planned.cache_clear()
+    message = r"makes another problem of requested:problem than .* \(other losses\), from .*requested.py; if that was"
+    with pytest.raises(WorkerError, match=message):
+        measure_checkpoint(work, step)
+    fanout._planned.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def serial(workplace):
-    """The stores of a scan in one process."""
-    _, out, err = ended(start(workplace, "serial"))
-    assert f"{CELLS} readings, " in out, out + err
-    assert once(workplace, "serial")
-    return stores(workplace, "serial")
+def test_a_worker_that_does_not_see_the_files_says_which(request_, workplace):
+    (work, _), *_ = given(request_)
+
+    def moved(**places):
+        told = json.loads(work)
+        return json.dumps({**told, "request": {**told["request"], **places}})
+
+    for places in ({"out": "/elsewhere/out"}, {"directory": "/elsewhere"}):
+        with pytest.raises(WorkerError, match=r"does not see /elsewhere.*; workers need the same files"):
+            measure_checkpoint(moved(**places), 1)
+    with pytest.raises(WorkerError, match=r"process .*: checkpoints: /elsewhere is not a folder"):
+        measure_checkpoint(moved(checkpoints="/elsewhere"), 1)
+    with pytest.raises(WorkerError, match=r"sees no checkpoint 9 in .*checkpoints; it needs the same files"):
+        measure_checkpoint(work, 9)
 
 
-def test_a_cluster_of_two_processes_gives_the_bits_of_one_process(workplace, serial, cluster):
-    _, out, err = ended(start(workplace, "cluster", "--dask", cluster))
-    assert f"{CELLS} readings, " in out, out + err
-    assert stores(workplace, "cluster") == serial
-    assert once(workplace, "cluster")
-    assert len({pid for pid, _ in log(workplace, "cluster")}) == 2
-    # the comparison sees one bit
-    name = next(name for name in serial if "value" in name and name.rpartition("/")[2].startswith("0"))
-    assert serial != {**serial, name: serial[name][:-1] + bytes([serial[name][-1] ^ 1])}
+BAD = {
+    "an unknown probe": ({"probes": {"magic": {}}}, "probes: got 'magic'"),
+    "a setting that there is not": ({"probes": {"llc": {"color": 1}}}, "probes: llc: .*'color'"),
+    "an array": ({"probes": {"llc": {"draws": np.int64(3)}}}, "request: .*int64.*pass plain numbers"),
+    "no problem": ({"problem": None}, "problem: got none"),
+    "no folder": ({"checkpoints": "nowhere"}, "nowhere is not a folder"),
+    "no model": ({"checkpoints": "hf:./nowhere"}, "./nowhere: no such folder"),
+    "no directory": ({"directory": "/nowhere"}, "directory: /nowhere is not a folder"),
+    "an unknown restriction": ({"restrictions": ["head"]}, "restrictions: got 'head'"),
+}
 
 
-def test_a_worker_killed_in_mid_task_is_replaced_and_nothing_is_taken_twice(workplace, serial, cluster):
-    process = start(workplace, "bereft", "--dask", cluster)
-    # one of the two readings of a checkpoint is there: the next worker goes on from it
-    wait_until(lambda: log(workplace, "bereft"), process)
-    os.kill(log(workplace, "bereft")[0][0], signal.SIGKILL)
-    _, out, err = ended(process)
-    assert f"{CELLS} readings, " in out, out + err
-    assert stores(workplace, "bereft") == serial
-    assert once(workplace, "bereft")
+@pytest.mark.parametrize("case", BAD)
+def test_a_request_of_which_nothing_could_come_is_refused_before_anything_is_sent(request_, tmp_path, case):
+    changed, message = BAD[case]
+    executor = Recorded(CancelledError())
+    with pytest.raises(ValueError, match=message):
+        run_request(request_._replace(**changed), executor)
+    assert executor.given == []
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_client_killed_in_mid_run_and_started_again_ends_with_the_same_bits(workplace, serial, cluster):
-    process = start(workplace, "widowed", "--dask", cluster)
-    wait_until(lambda: len(log(workplace, "widowed")) >= 2, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert len(log(workplace, "widowed")) < CELLS
-    # workers are still at what it gave them, and hold it
-    _, out, err = ended(start(workplace, "widowed", "--dask", cluster))
-    assert f"{CELLS} readings, " in out, out + err
-    assert stores(workplace, "widowed") == serial
-    assert once(workplace, "widowed")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "--workers: got 0; it is a number of processes, at least 1."),
+        (["--workers", "2", "--dask", "tcp://localhost:1"], "--workers: is for this machine, --dask for a cluster"),
+        (["--workers", "2", "--watch"], "--workers: measures checkpoints that are there, --watch waits for them"),
+        (["--dask", "tcp://localhost:1", "--watch"], "--dask: measures checkpoints that are there"),
+        (["--dask", "nonsense"], "--dask: no scheduler answers at 'nonsense' (missing port number"),
+        (["--workers", "2", "--text", "here"], "--text: is for hf:MODEL"),
+        (["--workers", "2", "--probes", "magic"], "--probes: got 'magic'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_in_one_line(workplace, tmp_path, capsys, options, message):
+    if "nonsense" in options:
+        pytest.importorskip("distributed")
+    command = ["scan", str(workplace / "checkpoints"), "--problem", "requested:problem", "--out", str(tmp_path / "out")]
+    assert main([*command, *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
-def test_processes_of_this_machine_go_on_after_one_was_killed(workplace, serial):
-    process = start(workplace, "local", "--workers", "2")
-    wait_until(lambda: log(workplace, "local"), process)
-    os.kill(log(workplace, "local")[0][0], signal.SIGKILL)
-    code, out, err = ended(process)
-    assert code == 2
-    assert "a worker process ended unexpectedly" in err
-    assert "the same command goes on from there" in err
-    assert 1 <= len(log(workplace, "local")) < CELLS
-    _, out, err = ended(start(workplace, "local", "--workers", "2"))
-    assert f"{CELLS} readings, " in out, out + err
-    assert stores(workplace, "local") == serial
-    assert once(workplace, "local")
-
-
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "Ctrl-C"])
-def test_processes_end_with_the_scan_that_started_them(workplace, serial, sent):
-    out = f"ended-{sent.name}"
-    process = start(workplace, out, "--workers", "2")
-    wait_until(lambda: len({pid for pid, _ in log(workplace, out)}) == 2, process)
-    workers = {pid for pid, _ in log(workplace, out)}
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == (130 if sent == signal.SIGINT else -sent)
-    assert "Traceback" not in err
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    if sent == signal.SIGKILL:
-        # what is missing is taken by this process alone
-        _, shown, err = ended(start(workplace, out))
-        assert f"{CELLS} readings, " in shown, shown + err
-        assert stores(workplace, out) == serial
-        assert once(workplace, out)
+def test_without_dask_what_to_install_is_named(workplace, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    command = ["scan", str(workplace / "checkpoints"), "--problem", "requested:problem", "--out", str(tmp_path / "out")]
+    assert main([*command, "--dask", "tcp://localhost:8786"]) == 2
+    assert "pip install 'slt_jax[dask]'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import pkgutil
+import resource
 import sys
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ThreadPoolExecutor
 
@@ -138,6 +139,21 @@ def test_what_is_not_begun_is_called_back_when_one_fails(request_):
 def test_a_pool_that_broke_is_told_in_one_sentence(request_):
     with pytest.raises(WorkerError, match=r"a worker process ended unexpectedly, .* is kept: the same command goes on"):
         run_request(request_, Recorded(BrokenExecutor("broken")))
+
+
+def test_a_worker_whose_disk_is_full_ends_the_scan_as_if_it_were_here(request_, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2500, limits[1]))
+    try:
+        with ThreadPoolExecutor(1) as executor, pytest.raises(storage.FolderError) as told:
+            run_request(request_, executor)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "a file would be larger than this process may write" in str(told.value)
+    assert "the same command goes on from it" in str(told.value)
+    assert {path.name for path in (tmp_path / "out").rglob("*")} == {"study.json", "cells"}
+    with ThreadPoolExecutor(1) as executor:
+        assert run_request(request_, executor).readings == 3
 
 
 def test_a_worker_of_another_environment_measures_nothing(request_, monkeypatch, tmp_path):

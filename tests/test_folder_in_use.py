@@ -256,6 +256,13 @@ def small(tmp_path):
     subprocess.run(["umount", place], check=True)
 
 
+def test_checkpoints_that_a_full_file_system_does_not_take_leave_no_part_behind(small):
+    many = {step: {"w": np.arange(100_000, dtype=np.float32) * step} for step in range(20)}
+    with pytest.raises(storage.FolderError, match="no space is left on"), storage.claimed(small / "out", {"seed": 0}):
+        storage.save_checkpoints(small / "out" / "checkpoints", many)
+    assert list((small / "out" / "checkpoints").iterdir()) == []
+
+
 def test_a_small_file_system_that_is_full_is_named_and_gone_on_with(folder, small, undisturbed):
     out, filler = small / "out", small / "filler"
     refused = 0

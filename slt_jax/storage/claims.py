@@ -83,10 +83,11 @@ def told_when_full(folder: Path) -> Iterator[None]:
         place = folder.resolve()
         while not place.is_mount() and place != place.parent:
             place = place.parent
-        left = shutil.disk_usage(place)
+        # what is free now, with all that was half written removed, would mislead
+        size = shutil.disk_usage(place).total / 2**20
         raise FolderError(
-            f"--out: {_FULL[number]} {place} ({left.free / 2**20:.1f} of {left.total / 2**20:.0f} MiB are free), where "
-            f"{folder} lies; what is finished is kept: make room there, and the same command goes on from it."
+            f"--out: {_FULL[number]} {place} ({size:.1f} MiB in all), where {folder} lies; what is finished is kept: "
+            "make room there, and the same command goes on from it."
         ) from error
 
 

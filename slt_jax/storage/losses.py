@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -233,16 +234,19 @@ def _claim(folder: Path, run: dict[str, Any], count: int) -> None:
         raise FolderError(f"folder: {folder} is not empty and holds no run; choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = folder.with_name(f".{uuid.uuid4().hex}")
-    scratch.mkdir()
     rows, draws, segment = run["chains"], run["draws"], run["segment"]
     width = min(count, max(1, _CHUNK_BYTES // (4 * rows * segment)))
     settings: dict[str, Any] = dict(dtype="float32", fill_value=float("nan"), zarr_format=ZARR_FORMAT)
-    zarr.create_array(scratch / LOSSES, shape=(rows, draws, count), chunks=(rows, segment, width), **settings)
-    zarr.create_array(scratch / EXCESS, shape=(rows, draws), chunks=(rows, segment), **settings)
-    (scratch / RUN).write_text(json.dumps(run, indent=2) + "\n")
-    if folder.exists():
-        folder.rmdir()
-    os.replace(scratch, folder)
+    try:
+        scratch.mkdir()
+        zarr.create_array(scratch / LOSSES, shape=(rows, draws, count), chunks=(rows, segment, width), **settings)
+        zarr.create_array(scratch / EXCESS, shape=(rows, draws), chunks=(rows, segment), **settings)
+        (scratch / RUN).write_text(json.dumps(run, indent=2) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
@@ -260,8 +264,11 @@ def _save(folder: Path, segments: int, state: PyTree) -> None:
         for number, leaf in enumerate(jax.tree.leaves(state))
     }
     scratch = folder / f".{uuid.uuid4().hex}.npz"
-    np.savez(scratch, segments=np.int64(segments), **leaves)  # type: ignore[arg-type]
-    os.replace(scratch, folder / STATE)
+    try:
+        np.savez(scratch, segments=np.int64(segments), **leaves)  # type: ignore[arg-type]
+        os.replace(scratch, folder / STATE)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _segments(folder: Path) -> int:

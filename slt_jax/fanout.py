@@ -208,7 +208,7 @@ def _made(request: ScanRequest) -> tuple[Subject, list[Checkpoint], str]:
     """What is measured, where, and what it is called: made by the user's code, in its own directory."""
     with contextlib.chdir(request.directory):
         if request.checkpoints.startswith(storage.PREFIX):
-            subject, checkpoints, source = pretrained_scan(request.checkpoints, **request.language)  # type: ignore
+            subject, checkpoints, source = pretrained_scan(request.checkpoints, **request.language)  # type: ignore[arg-type]
             return subject, checkpoints, source
         if request.problem is None:
             raise ValueError("problem: got none; pass PKG.MOD:FUNC, whose checkpoints these are.")

@@ -39,6 +39,7 @@ def workplace(tmp_path_factory):
     (folder / "data.txt").write_text("data")
     parameters = {step: {"a": np.float32(1e-4 * step), "b": np.float32(-1e-4 * step)} for step in (1, 2, 3)}
     storage.save_checkpoints(folder / "checkpoints", parameters)
+    (folder / "checkpoints" / "4").mkdir()  # cut short
     return folder
 
 
@@ -95,11 +96,13 @@ def test_threads_give_the_bits_of_no_executor_and_make_the_problem_once(request_
         other = run_request(request_, executor, lambda *stage: told.append(stage))
     assert len(module.CALLS) == before + 2  # here, and by the workers
     assert (outcome.readings, other.readings) == (3, 3)
+    assert outcome.failed == other.failed
+    assert [place for place, _ in other.failed] == ["llc at step 4, full, all"]
     one, two = (
         {name.partition("zarr")[2]: data for name, data in stores(tmp_path / at).items()} for at in ("serial", "out")
     )
     assert one == two
-    assert ("Measuring", 3, 3, f"by {storage.holder()}") in told
+    assert ("Measuring", 4, 4, f"by {storage.holder()}") in told
     # what is there is not measured again
     cells = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
     with ThreadPoolExecutor(1) as executor:
@@ -111,7 +114,7 @@ def test_nothing_but_plain_text_and_a_function_by_name_is_sent(request_, tmp_pat
     executor = Recorded(CancelledError())
     with pytest.raises(WorkerError, match="the workers were lost"):
         run_request(request_, executor)
-    assert [step for _, (_, step) in executor.given] == [1, 2, 3]
+    assert [step for _, (_, step) in executor.given] == [1, 2, 3, 4]
     for function, (work, _) in executor.given:
         assert pkgutil.resolve_name(f"{function.__module__}:{function.__qualname__}") is measure_checkpoint
         assert isinstance(json.loads(work), dict)
@@ -133,7 +136,7 @@ def test_what_is_not_begun_is_called_back_when_one_fails(request_):
     executor.submit = failing
     with pytest.raises(WorkerError, match="out of order"):
         run_request(request_, executor)
-    assert [future.cancelled() for future in executor.futures] == [True, False, True]
+    assert [future.cancelled() for future in executor.futures] == [True, False, True, True]
 
 
 def test_a_pool_that_broke_is_told_in_one_sentence(request_):

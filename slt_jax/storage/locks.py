@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 #: What file systems answer that have no locks, such as Lustre where it is mounted without: nothing is guarded there.
-_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
+#: What they answer of a file that another removed.
+_GONE = {errno.ENOENT, errno.ESTALE}
 #: Seconds between two looks at a lock that another holds.
 _POLL = 0.2
 
@@ -112,5 +114,7 @@ def _is(file: int, path: Path) -> bool:
     """Whether an open file is still the one of that name."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
         return False

@@ -11,6 +11,7 @@ from typing import Any
 
 from slt_jax.cli_compare import add_compare
 from slt_jax.cli_truth import add_truth
+from slt_jax.cli_workers import add_workers, has_workers, scan_with_workers
 
 _EXAMPLES = """examples:
   slt-jax demo                                    the default study: a deep linear network learns a hierarchy
@@ -23,6 +24,7 @@ _EXAMPLES = """examples:
   slt-jax scan hf:EleutherAI/pythia-14m@step1000,step2000 --out pythia --restrictions heads
   slt-jax scan checkpoints --problem mine.run:problem --out live --watch --until 10000
   slt-jax scan checkpoints --problem mine.run:problem --out readings --dry-run
+  slt-jax scan checkpoints --problem mine.run:problem --out readings --dask tcp://HOST:8786
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax compare groups-0 groups-1               what two networks have in common, beyond chance
   slt-jax truth dln 8 10 8 --rank 3               an exact learning coefficient
@@ -114,6 +116,7 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
         "--patience", type=float, metavar="SECONDS", help="end when nothing changed for so long (default: 3600)"
     )
     watch.add_argument("--poll", type=float, metavar="SECONDS", help="time between two looks (default: 2)")
+    add_workers(scan)
     scan.add_argument("--nbeta", type=float, help="inverse temperature, of flow the coldest (default: n / log n)")
     scan.add_argument("--gamma", type=float, help="localisation strength (default: 1e-4 nbeta)")
     scan.add_argument("--chains", type=int, default=4, help="of llc and susceptibility (default: 4)")
@@ -162,6 +165,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _scan(options: argparse.Namespace) -> int:
     from slt_jax import storage
+    from slt_jax.pretrained_scan import pretrained_scan
     from slt_jax.progress import shown
     from slt_jax.watching import run_watch
     from slt_jax.workflow import run_scan
@@ -177,19 +181,24 @@ def _scan(options: argparse.Namespace) -> int:
     restrictions, sublosses = (
         names.split(",") if names else None for names in (options.restrictions, options.sublosses)
     )
+    _check_source(options.problem, options.checkpoints, given)
+    if has_workers(options):
+        asked = _settings(options.probes, vars(options))
+        where = {"restrictions": restrictions, "sublosses": sublosses}
+        return _finish(scan_with_workers(options, asked, given, where))
     settings = (options.out, options.seed, _probes(options.probes, vars(options)), restrictions, sublosses)
     folder = Path(options.checkpoints)
     if options.dry_run and options.watch:
         raise ValueError("--dry-run: the checkpoints of a training that still runs are not known; leave out --watch.")
     if options.watch:
-        subject = _own(options.problem, given)
+        subject = _own(options.problem)
         with shown() as reporter:
             outcome = run_watch(subject, folder, *settings, reporter, options.command, options.together, **waiting)
         return _finish(outcome)
     if pretrained:
-        subject, checkpoints, source = _pretrained(options.checkpoints, options.problem, given)
+        subject, checkpoints, source = pretrained_scan(options.checkpoints, **given)
     else:
-        subject, source = _own(options.problem, given), str(folder.resolve())
+        subject, source = _own(options.problem), str(folder.resolve())
         checkpoints = storage.checkpoints_in(folder, subject.problem.params)
     if options.dry_run:
         from slt_jax.dry_run import plan
@@ -201,42 +210,45 @@ def _scan(options: argparse.Namespace) -> int:
     return _finish(outcome)
 
 
-def _own(problem: str | None, language: dict) -> Any:
-    from slt_jax.spectroscopy.subject import as_subject
-    from slt_jax.user_code import call_user
-
-    if problem is None:
+def _check_source(problem: str | None, checkpoints: str, language: dict) -> None:
+    """Refuse options that are for the other kind of checkpoints."""
+    if checkpoints.startswith("hf:"):
+        if problem is not None:
+            raise ValueError(
+                f"--problem: got {problem!r}; {checkpoints} brings its own, the loss of each token: leave it out."
+            )
+    elif problem is None:
         raise ValueError(
             "--problem: got none; pass PKG.MOD:FUNC, whose checkpoints these are, or hf:MODEL as CHECKPOINTS."
         )
-    if language:
+    elif language:
         raise ValueError(
             f"--{next(iter(language))}: is for hf:MODEL; the problem of Orbax checkpoints has its own data."
         )
+
+
+def _own(problem: str) -> Any:
+    from slt_jax.spectroscopy.subject import as_subject
+    from slt_jax.user_code import call_user
+
     return as_subject(call_user(problem))
 
 
-def _pretrained(reference: str, problem: str | None, language: dict) -> tuple:
-    from slt_jax.pretrained_scan import pretrained_scan
-
-    if problem is not None:
-        raise ValueError(
-            f"--problem: got {problem!r}; {reference} brings its own, the loss of each token: leave it out."
-        )
-    return pretrained_scan(reference, **language)
-
-
-def _probes(names: str, options: dict) -> dict:
-    """Probes by name, each with those of the options that are its settings."""
-    from slt_jax import spectroscopy
-
+def _settings(names: str, options: dict) -> dict[str, dict]:
+    """Of each probe, those of the options that are its settings."""
     found = {}
     for name in names.split(","):
         if name not in PROBES:
             raise ValueError(f"--probes: got {name!r}; choose among {', '.join(PROBES)}.")
-        settings = {setting: options[setting] for setting in PROBES[name] if setting in options}
-        found[name] = getattr(spectroscopy, f"{name}_probe")(**settings)
+        found[name] = {setting: options[setting] for setting in PROBES[name] if setting in options}
     return found
+
+
+def _probes(names: str, options: dict) -> dict:
+    from slt_jax import spectroscopy
+
+    asked = _settings(names, options)
+    return {name: getattr(spectroscopy, f"{name}_probe")(**settings) for name, settings in asked.items()}
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -103,15 +103,19 @@ def measure_and_report(
     finished = storage.FinishedReadings(out)
     dims = {name: probe.dims for one in scopes for name, probe in one.probes.items()}
 
+    def waiting(holder: str) -> None:
+        reporter("Measuring", len(cells), len(taken) * each, f"waiting for {holder}, which is at this checkpoint")
+
     def measure(points: Sequence[Checkpoint]) -> None:
         for probes, restrictions, sublosses in scopes:
             where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
             where |= {"together": together, "running": storage.RunningReadings(out)}
-            with ticking.listening(tell):
-                for cell in scan(key, subject, points, probes, **where):
-                    cells.append(cell)
-                    place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
-                    reporter("Measuring", len(cells), len(taken) * each, place)
+            for point in points:
+                with storage.at_checkpoint(out, point.step, waiting), ticking.listening(tell):
+                    for cell in scan(key, subject, [point], probes, **where):
+                        cells.append(cell)
+                        place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
+                        reporter("Measuring", len(cells), len(taken) * each, place)
 
     def tell(done: int, of: int) -> None:
         reporter("Measuring", len(cells), len(taken) * each, f"{100 * done // of} % of {of} gradients of the next")

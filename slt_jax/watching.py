@@ -93,8 +93,13 @@ def run_watch(
         within the patience; all checkpoints are of another network.
     """
     check_watch(folder, out, until, patience, poll)
-    plan = plan_scan(subject, str(folder.resolve()), out, seed, probes, restrictions, sublosses, command, together)
-    place = _Place(plan, subject, folder, out, _mark(plan), together)
+    plan = plan_scan(subject, str(folder.resolve()), seed, probes, restrictions, sublosses, command, together)
+    with storage.claimed(out, plan.identity):
+        return _watch(_Place(plan, subject, folder, out, _mark(plan), together), reporter, until, patience, poll)
+
+
+def _watch(place: _Place, reporter: Reporter, until: int | None, patience: float, poll: float) -> Outcome:
+    subject, folder, out = place.subject, place.folder, place.out
     before = storage.read_watched(out, place.mark)
     rows, cells = {step: row for step, (row, _) in before.items()}, {step: cells for step, (_, cells) in before.items()}
     seen = _Seen(rows, cells, {}, {}, set())

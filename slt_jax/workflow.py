@@ -62,7 +62,13 @@ def run_study(study: Study, out: Path, seed: int, reporter: Reporter, command: s
     check_scan(study.subject, study.probes, study.restrictions, study.sublosses)
     check_scan(study.subject, study.whole_probes, (WHOLE_NETWORK,), (WHOLE_LOSS,))
     identity = {"study": study.name, "seed": seed, "training": training_mark(study)}
-    storage.claim(out, {**identity, **content(study.subject, probes)})
+    with storage.claimed(out, {**identity, **content(study.subject, probes)}):
+        return _run_study(study, out, seed, probes, reporter, command)
+
+
+def _run_study(
+    study: Study, out: Path, seed: int, probes: Mapping[str, Probe], reporter: Reporter, command: str
+) -> Outcome:
     train_key, scan_key = jax.random.split(jax.random.key(seed))
     history = storage.read_history(out)
     if history is None:
@@ -117,6 +123,7 @@ def run_scan(
     reporter: Reporter,
     command: str = "",
     together: int | None = None,
+    elsewhere: Callable[["ScanPlan"], None] | None = None,
 ) -> Outcome:
     """Measure at every checkpoint of somebody's training run, and report.
 
@@ -132,12 +139,22 @@ def run_scan(
       reporter: Shows progress.
       command: How to do it again, for the report.
       together: Restrictions of one shape that are measured side by side, as for ``scan``.
+      elsewhere: ``elsewhere(plan)`` is called first, and puts readings into the folder that other processes take.
 
     Raises:
-      ValueError: the subject breaks its contract, a name is unknown, or the folder belongs to another study
-        (``FolderError``).
+      ValueError: the subject breaks its contract, a name is unknown, or the folder belongs to another study, another
+        process writes to it, or its disk is full (``FolderError``).
     """
-    plan = plan_scan(subject, source, out, seed, probes, restrictions, sublosses, command, together)
+    plan = plan_scan(subject, source, seed, probes, restrictions, sublosses, command, together)
+    with storage.claimed(out, plan.identity):
+        if elsewhere is not None:
+            elsewhere(plan)
+        return _run_scan(plan, checkpoints, out, reporter, together)
+
+
+def _run_scan(
+    plan: "ScanPlan", checkpoints: Sequence[Checkpoint], out: Path, reporter: Reporter, together: int | None
+) -> Outcome:
     rows: dict[int, History] = {}
 
     def history() -> History | None:
@@ -154,9 +171,10 @@ def run_scan(
 
 
 class ScanPlan(NamedTuple):
-    """A scan whose input is sound and whose folder is claimed.
+    """A scan whose input is sound.
 
     Attributes:
+      identity: By which its folder is known.
       key: Of the chains.
       subject: With the restrictions that were selected.
       recorder: Of the losses, concepts and observations at a checkpoint.
@@ -164,6 +182,7 @@ class ScanPlan(NamedTuple):
       extra: Title, summary and other entries of ``study.json``.
     """
 
+    identity: dict[str, Any]
     key: jax.Array
     subject: Subject
     recorder: Recorder
@@ -174,7 +193,6 @@ class ScanPlan(NamedTuple):
 def plan_scan(
     subject: Subject,
     source: str,
-    out: Path,
     seed: int,
     probes: Mapping[str, Probe],
     restrictions: Sequence[str] | None,
@@ -182,7 +200,7 @@ def plan_scan(
     command: str,
     together: int | None,
 ) -> ScanPlan:
-    """Check everything that a scan is given, as for ``run_scan``, and claim its folder.
+    """Check everything that a scan is given, as for ``run_scan``; nothing is written.
 
     Raises:
       ValueError: as ``run_scan``.
@@ -193,8 +211,7 @@ def plan_scan(
     sublosses = list(sublosses or parts(subject))
     check_scan(selected, probes, restrictions, sublosses)
     recorder = recorder_of(subject, np.array([0]))
-    identity = {"study": "scan", "checkpoints": source, "seed": seed}
-    storage.claim(out, {**identity, **content(subject, probes)})
+    identity = {"study": "scan", "checkpoints": source, "seed": seed, **content(subject, probes)}
     extra = {
         "title": f"Readings of {source.rpartition('/')[2][:_TITLE]}",
         "summary": f"Every checkpoint in {source}, measured where it stands.",
@@ -204,7 +221,7 @@ def plan_scan(
         "examples": example_count(subject.problem.data),
     }
     key = jax.random.split(jax.random.key(seed))[1]
-    return ScanPlan(key, selected, recorder, Scope(probes, restrictions, sublosses), extra)
+    return ScanPlan(identity, key, selected, recorder, Scope(probes, restrictions, sublosses), extra)
 
 
 def _noted(checkpoint: Checkpoint, recorder: Recorder, rows: dict[int, History]) -> Checkpoint:

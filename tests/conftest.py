@@ -24,6 +24,7 @@ SLOW = {
     "test_density",
     "test_directions",
     "test_doctests",
+    "test_fanout_processes",
     "test_graft",
     "test_groups",
     "test_heating",

@@ -59,8 +59,11 @@ FLOORS = {
     "pretrained_scan": 15,  # a scan of a published model, which brings its own loss
     "cli_compare": 15,
     "cli_truth": 15,
-    "cli": 16,
-    "__main__": 17,
+    "fanout": 16,  # a scan in plain values, whose checkpoints are measured in other processes
+    "executors": 17,  # processes of this machine, a Dask cluster
+    "cli_workers": 18,
+    "cli": 19,
+    "__main__": 20,
 }
 
 #: Where a heavy library may be imported at all (paths inside the package), and whether only inside functions.
@@ -83,6 +86,7 @@ HEAVY = {
     "safetensors": (("storage/pretrained*",), True),
     "huggingface_hub": (("storage/hub*",), True),
     "tokenizers": (("text/tokenizers*",), True),
+    "distributed": (("executors.py",), True),
     "datasets": (("text/corpus*",), True),
 }
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from published import CONFIG, write_model
 
 from slt_jax import storage, text
 from slt_jax.cli import main
+from slt_jax.fanout import ScanRequest, run_request
 from slt_jax.models.neox import next_token_loss
 from slt_jax.pretrained_scan import pretrained_scan
 
@@ -79,6 +82,28 @@ def test_the_same_command_again_computes_nothing(run, scanned):
     assert len(cells) == 6
     assert main(command(run, out, "--restrictions", "heads")) == code
     assert {path.name: path.stat().st_mtime_ns for path in (out / "cells").glob("[0-9a-f]*.npz")} == cells
+
+
+def test_workers_told_of_it_by_relative_names_find_these_readings_their_own(run, scanned, tmp_path):
+    out = shutil.copytree(scanned[0], tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (out / "cells").glob("[0-9a-f]*.npz")}
+    request = ScanRequest(
+        "hf:run@step0,step1000,step2000",
+        str(out),
+        probes={"llc": {"nbeta": None, "gamma": None, "chains": 2, "draws": 4, "burnin": 4, "batch_size": None}},
+        restrictions=["heads"],
+        language={"text": "text", "tokenizer": "bytes", "sequences": 8, "context": 12},
+        directory=str(run),
+    )
+    # one of them is missing, and is taken by a worker
+    gone = sorted(before)[0]
+    (out / "cells" / gone).unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    with ThreadPoolExecutor(2) as executor:
+        assert run_request(request, executor).readings == 6
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    assert {name: after[name] for name in times} == times
+    assert after.keys() - times.keys() == {gone}
 
 
 def complaint(capsys):

@@ -9,6 +9,7 @@ import pytest
 
 import slt_jax as slt
 from slt_jax import sampling, sharding
+from slt_jax.estimators.llc import chains_for
 from slt_jax.noise import exact_normal, normal, signs
 
 KEY = jax.random.key(1)
@@ -47,7 +48,7 @@ SIZES = {"draws": 6, "chains": 8}
 
 def collectives(posterior, data, sampler, batch_size=None, side_by_side=None):
     """Kind and shape of everything that devices exchange in the compiled program."""
-    start, sizes = jnp.int32(0), (SIZES["draws"], SIZES["chains"], 0, 1, batch_size, False, side_by_side)
+    start, sizes = jnp.int32(0), (SIZES["draws"], SIZES["chains"], 0, 1, batch_size, False, side_by_side, False)
     compiled = sampling._sample.lower(KEY, sampler, posterior, data, *[None] * 5, start, *sizes).compile()
     kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
     found = re.findall(rf"= \(?(\w+)\[([\d,]*)\]\S* (?:\S+ )*?({kinds})(?:-start)?\(", compiled.as_text())
@@ -158,9 +159,9 @@ def test_the_coefficient_is_that_of_one_device(sizes):
 
 
 def test_chains_are_two_on_each_device_at_least_and_others_are_refused(problem, posterior):
-    assert [slt.estimators.llc.chains_for(size) for size in (10, 1000, 10**6)] == [16, 8, 4]
+    assert [chains_for(size) for size in (10, 1000, 10**6)] == [16, 8, 4]
     with jax.set_mesh(sharding.mesh()):
-        assert [slt.estimators.llc.chains_for(size) for size in (10, 1000, 10**6)] == [16, 16, 16]
+        assert [chains_for(size) for size in (10, 1000, 10**6)] == [16, 16, 16]
         with pytest.raises(ValueError, match="chains: got 4 on a mesh with 8 devices"):
             slt.sample(KEY, SAMPLERS["sgld"], posterior, problem.data, draws=2, chains=4)
         with pytest.raises(ValueError, match="pass a multiple of 16"):
@@ -174,7 +175,7 @@ def test_temperatures_and_components_are_spread_too():
     with jax.set_mesh(sharding.mesh(temperatures=4, chains=2)):
         flows.append(slt.flow(KEY, *problem, nbetas=nbetas, gamma=1.0, draws=60))
     np.testing.assert_allclose(flows[1].value, flows[0].value, rtol=0.02)
-    params, few = problem.params, jax.tree.map(lambda leaf: leaf[:8], problem.data)
+    params = problem.params
     parts = {}
     for at in range(4):
         chosen = jax.tree.map(lambda leaf, at=at: jnp.zeros(leaf.shape, bool).at[at % leaf.shape[0]].set(True), params)
@@ -183,7 +184,6 @@ def test_temperatures_and_components_are_spread_too():
     with jax.set_mesh(sharding.mesh(components=2, chains=4)):
         leaves = jax.tree.leaves(slt.restriction.alike.stacked(alike))
         assert all(len(leaf.sharding.device_set) == 8 for leaf in leaves)
-    assert few
 
 
 def test_a_chain_in_segments_is_bitwise_the_longer_one(problem, posterior):
@@ -218,9 +218,12 @@ def test_batches_from_outside_are_seen_step_by_step_by_all_chains(problem, poste
 
 
 def test_chains_that_wait_need_no_memory_but_their_state(problem, posterior):
+    many = jax.tree.map(lambda leaf: jnp.tile(leaf, (40, 1)), problem.data)
+    wide = slt.localise(problem.loss_fn, problem.params, many, nbeta=100.0)
+
     def temporary(side_by_side):
-        sizes = (2, 8, 0, 1, None, False, side_by_side)
-        given = KEY, SAMPLERS["sgld"], posterior, problem.data, *[None] * 5, jnp.int32(0)
+        sizes = (2, 8, 0, 1, None, False, side_by_side, False)
+        given = KEY, SAMPLERS["sgld"], wide, many, *[None] * 5, jnp.int32(0)
         return sampling._sample.lower(*given, *sizes).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(1) < 0.6 * temporary(None)

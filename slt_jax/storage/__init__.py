@@ -11,6 +11,7 @@ from slt_jax.storage.checkpoints import (
     save_checkpoints,
     state_of,
 )
+from slt_jax.storage.claims import at_checkpoint, claimed
 from slt_jax.storage.datasets import (
     read_history,
     read_readings,
@@ -19,10 +20,11 @@ from slt_jax.storage.datasets import (
     write_history,
     write_readings,
 )
-from slt_jax.storage.folder import FinishedReadings, FolderError, claim, read_study, write_study
-from slt_jax.storage.hub import PREFIX, Pretrained, pretrained
+from slt_jax.storage.folder import STUDY_FILE, FinishedReadings, FolderError, claim, read_study, write_study
+from slt_jax.storage.hub import PREFIX, Pretrained, parse_reference, pretrained
 from slt_jax.storage.keeper import Keeper
 from slt_jax.storage.localities import read_transitions, write_transitions
+from slt_jax.storage.locks import holder
 from slt_jax.storage.losses import StoredLosses, read_losses, write_losses
 from slt_jax.storage.pretrained import TOKENIZER, load_pretrained, read_config
 from slt_jax.storage.relations import read_relations, write_construction, write_relations
@@ -33,6 +35,7 @@ from slt_jax.storage.watched import read_watched, write_watched
 
 __all__ = [
     "PREFIX",
+    "STUDY_FILE",
     "TOKENIZER",
     "FinishedReadings",
     "FolderError",
@@ -41,13 +44,17 @@ __all__ = [
     "Pretrained",
     "RunningReadings",
     "StoredLosses",
+    "at_checkpoint",
     "checkpoints_in",
     "claim",
+    "claimed",
     "find_checkpoints",
+    "holder",
     "is_complete",
     "list_checkpoints",
     "load_checkpoint",
     "load_pretrained",
+    "parse_reference",
     "pretrained",
     "read_config",
     "read_history",

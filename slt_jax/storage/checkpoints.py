@@ -44,15 +44,19 @@ def save_checkpoints(folder: Path, checkpoints: Mapping[int, PyTree]) -> None:
       checkpoints: Parameters by step.
     """
     written: dict[Path, Path] = {}
-    with ocp.StandardCheckpointer() as checkpointer:
-        for step, params in checkpoints.items():
-            target = folder.resolve() / str(step)
-            if not target.exists():
-                written[target] = folder.resolve() / f".{uuid.uuid4().hex}{_UNFINISHED}"
-                checkpointer.save(written[target] / _ITEM, jax.tree.map(np.asarray, params))
-        checkpointer.wait_until_finished()
-    for target, scratch in written.items():
-        os.replace(scratch, target)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            for step, params in checkpoints.items():
+                target = folder.resolve() / str(step)
+                if not target.exists():
+                    written[target] = folder.resolve() / f".{uuid.uuid4().hex}{_UNFINISHED}"
+                    checkpointer.save(written[target] / _ITEM, jax.tree.map(np.asarray, params))
+            checkpointer.wait_until_finished()
+        for target, scratch in written.items():
+            os.replace(scratch, target)
+    finally:
+        for scratch in written.values():
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def remove_checkpoint(path: Path) -> None:

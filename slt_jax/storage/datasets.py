@@ -206,11 +206,13 @@ def _columns(table: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
 
 
 def write_store(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside the target, then swap: a reader never sees half a store."""
-    scratch = target.with_name(f".{uuid.uuid4().hex}.zarr")
-    write(scratch)
-    old = target.with_name(f".{uuid.uuid4().hex}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(scratch, target)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write beside the target, then swap: a reader never sees half a store, and a failure leaves nothing behind."""
+    scratch, old = (target.with_name(f".{uuid.uuid4().hex}.{kind}") for kind in ("zarr", "old"))
+    try:
+        write(scratch)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(scratch, target)
+    finally:
+        for rest in (scratch, old):
+            shutil.rmtree(rest, ignore_errors=True)

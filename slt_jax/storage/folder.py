@@ -74,13 +74,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     Raises:
       FolderError: it cannot be made or written to, or holds another study (the first difference is named).
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise FolderError(f"--out: cannot write to {folder} ({error.strerror}); choose another folder.") from error
+    make_writable(folder)
     study = folder / STUDY_FILE
     if not study.exists():
         if any(entry for entry in folder.iterdir() if not entry.name.startswith(".")):
@@ -96,11 +90,29 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
             )
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder, or check that it can be written to.
+
+    Raises:
+      FolderError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FolderError(f"--out: cannot write to {folder} ({error.strerror}); choose another folder.") from error
+
+
 def write_study(folder: Path, study: dict[str, Any]) -> None:
     """Write ``study.json`` whole."""
     scratch = folder / f".{uuid.uuid4().hex}.json"
-    scratch.write_text(json.dumps(study, indent=2, sort_keys=True) + "\n")
-    os.replace(scratch, folder / STUDY_FILE)
+    try:
+        scratch.write_text(json.dumps(study, indent=2, sort_keys=True) + "\n")
+        os.replace(scratch, folder / STUDY_FILE)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def read_study(folder: Path) -> dict[str, Any]:

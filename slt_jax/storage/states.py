@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -108,13 +109,16 @@ def claim_run(folder: Path, run: dict[str, Any], fill: Callable[[Path], None] | 
         raise FolderError(f"folder: {folder} is not empty and holds no run; choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = folder.with_name(f".{uuid.uuid4().hex}")
-    scratch.mkdir()
-    if fill is not None:
-        fill(scratch)
-    (scratch / RUN).write_text(json.dumps(run, indent=2) + "\n")
-    if folder.exists():
-        folder.rmdir()
-    os.replace(scratch, folder)
+    try:
+        scratch.mkdir()
+        if fill is not None:
+            fill(scratch)
+        (scratch / RUN).write_text(json.dumps(run, indent=2) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -131,8 +135,14 @@ def content_of(key: Key, sampler: Sampler, posterior: LocalPosterior, data: PyTr
     return fingerprint.of_text(
         fingerprint.of_package(),
         np.asarray(jax.random.key_data(key)).tolist(),
-        sampler.step.func.__qualname__,
+        *_functions(sampler.step),
         fingerprint.of_tree((sampler, posterior._replace(loss_fn=Partial(alike)), data, start)),
         fingerprint.of_function(lambda center: restriction.lift(center, restriction.origin(center)), posterior.center),
         fingerprint.of_loss(posterior.loss_fn, posterior.center, data),
     )
+
+
+def _functions(step: Partial) -> list[str]:
+    """Names of a function and of those that were chosen for it, such as its noise."""
+    chosen = [value for value in (*step.args, *step.keywords.values()) if isinstance(value, Partial)]
+    return [step.func.__qualname__, *(name for value in chosen for name in _functions(value))]

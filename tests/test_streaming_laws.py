@@ -1,0 +1,65 @@
+"""The coefficient of a stream is that of its data, and not where batches are no draws from them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from laws import CENTRED, assert_same, deviation, regression
+from test_streaming import CENTER, DATA, EXAMPLES, FEATURES, GAMMA, NBETA, SIZE, loss_fn, shuffled
+
+import slt_jax as slt
+
+LENGTHS = {"draws": 1000, "burnin": 500, "chains": 8}
+QUICK = {"nbeta": NBETA, "gamma": GAMMA, **LENGTHS}
+
+
+@pytest.fixture(scope="module")
+def exact():
+    curvatures = np.linalg.eigvalsh(FEATURES.T.astype(float) @ FEATURES / EXAMPLES)
+    return 0.5 * np.sum(NBETA * curvatures / (NBETA * curvatures + GAMMA))
+
+
+def test_the_coefficient_of_a_regression_on_a_stream_is_exact(exact):
+    found = slt.llc(jax.random.key(3), loss_fn, CENTER, shuffled(), **QUICK)
+    assert bool(found.health.ok), found.explain()
+    assert deviation(found.value, found.std_error, exact) < 3
+    assert float(found.std_error) < 0.1 * exact
+    assert "on batches of 32 with control variates" in found.explain()
+    assert int(found.settings.gradients) == 2000
+    again = slt.llc(jax.random.key(3), loss_fn, CENTER, shuffled(), **QUICK, segment=100)
+    assert_same(again.value, found.value)
+
+
+def test_a_longer_run_is_made_where_the_error_asks_for_it(exact):
+    settings = {**QUICK, "draws": 200, "burnin": 200, "relative_error": 0.02}
+    short, long = (
+        slt.llc(jax.random.key(3), loss_fn, CENTER, shuffled(), **settings, budget=budget) for budget in (600, 1400)
+    )
+    assert (int(short.settings.gradients), int(long.settings.gradients)) == (600, 1400)
+    assert deviation(long.value, long.std_error, exact) < 3
+
+
+def test_a_sampler_of_ones_own_runs_on_a_stream_as_it_is(exact):
+    settings = {**QUICK, "sampler": slt.samplers.sgld(2e-4)}
+    found = slt.llc(jax.random.key(3), loss_fn, CENTER, shuffled(), **settings)
+    assert deviation(found.value, found.std_error, exact) < 3
+    assert 0 < float(found.health.heating) < 0.1
+    memory = slt.llc(jax.random.key(3), loss_fn, CENTER, DATA, **settings, batch_size=SIZE)
+    assert deviation(found.value - memory.value, float(jnp.hypot(found.std_error, memory.std_error)), 0) < 3
+
+
+def test_a_sorted_stream_gives_another_answer_and_shows_it():
+    """For half of a pass all batches pull to one side: chains go there, where these batches have less loss."""
+    data = np.sort(np.tile(np.asarray(CENTRED), 8))
+    random = np.random.default_rng(0)
+    orders = {"sorted": lambda: data.reshape(-1, 8), "shuffled": lambda: random.permutation(data).reshape(-1, 8)}
+    settings = {"nbeta": 20.0, "gamma": 0.1, "sampler": slt.samplers.sgld(5e-3), **LENGTHS}
+    found = {
+        name: slt.llc(jax.random.key(0), regression, jnp.float32(0.0), factory, **settings)
+        for name, factory in orders.items()
+    }
+    exact = 0.5 * 20 / 20.1
+    assert deviation(found["shuffled"].value, found["shuffled"].std_error, exact) < 3
+    assert abs(float(found["sorted"].value) - exact) > 4 * exact
+    assert bool(found["shuffled"].health.ok), found["shuffled"].explain()
+    assert not bool(found["sorted"].health.checks["minimum"])

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import assert_same, compilations, deviation
+import regression
+from laws import assert_same, compilations
 
 import slt_jax as slt
 
@@ -75,15 +76,20 @@ def test_bfloat16_rounds_what_is_computed_and_not_what_comes_out():
 
 
 def test_the_coefficient_in_bfloat16_is_exact_until_the_temperature_sees_the_rounding():
-    """A linear network of rank 4 in four: λ = 8, and far from it at ten thousand times nβ."""
-    problem = slt.truths.deep_linear_problem(jax.random.key(0), (4, 4, 4), 4, examples=100)
-    exact = float(slt.truths.deep_linear((4, 4, 4), 4).learning_coefficient)
-    rough = problem._replace(loss_fn=slt.in_bfloat16(problem.loss_fn))
-    settings = {"draws": 1000, "burnin": 500, "chains": 8}
-    warm, cold = (slt.llc(jax.random.key(1), *rough, nbeta=nbeta, **settings) for nbeta in (100.0, 1e6))
-    print(warm, cold)
-    assert deviation(warm.value, np.hypot(warm.std_error, 0.02 * exact), exact) < 2
-    assert abs(float(cold.value) / exact - 1) > 0.5
+    """Bayesian regression, ``λ = ½ Σ nβ h / (nβ h + γ)``; at a thousand times nβ it is far from that."""
+    rough = slt.in_bfloat16(regression.loss_fn)
+
+    def off(nbeta):
+        sampler = slt.samplers.underdamped(0.2 / nbeta**0.5, friction=0.1)
+        settings = {"nbeta": nbeta, "gamma": 1.0, "draws": 2000, "burnin": 1000, "thin": 5, "chains": 8}
+        found = slt.llc(jax.random.key(1), rough, regression.CENTER, regression.DATA, sampler=sampler, **settings)
+        exact = 0.5 * nbeta * np.trace(regression.HESSIAN @ regression.spread(nbeta, 1.0))
+        return float(found.value) / exact - 1, float(found.std_error) / exact
+
+    (warm, error), (cold, _) = off(100.0), off(1e5)
+    assert error < 0.02
+    assert abs(warm) < 3 * error
+    assert abs(cold) > 0.5
 
 
 WRONG = {

@@ -50,21 +50,21 @@ def once(factory: Factory, like: PyTree = None) -> Iterator[PyTree]:
         raise ValueError(
             f"factory: returned a {type(batches).__name__}; it must return an iterable of batches, a new one each time."
         )
-    other: tuple[int, int] | None = None
+    expected = None if like is None else _form(like)
+    short: int | None = None
     number = -1
     for number, given in enumerate(batches):
-        if other is not None:
+        if short is not None:
             raise ValueError(
-                f"factory: batch {other[0]} has {other[1]} examples and is not the last of its pass. All batches but "
+                f"factory: batch {number - 1} has {short} examples and is not the last of its pass. All batches but "
                 "the last must have as many examples as the first: drop or pad the others."
             )
         batch = jax.tree.map(np.asarray, given)
-        size = _check_batch(number, batch, like)
-        like = batch if like is None else like
-        expected = loss.example_count(like)
-        if size > expected:
-            raise ValueError(f"factory: batch {number} has {size} examples and the first one {expected}: cut it.")
-        other = (number, size) if size < expected else None
+        found = _form(batch)
+        if found != expected:
+            size = _check_batch(number, batch, like)
+            like, expected = (batch, found) if like is None else (like, expected)
+            short = size if size < loss.example_count(like) else None
         yield batch
     if number < 0:
         raise ValueError(
@@ -80,12 +80,13 @@ def again_and_again(factory: Factory) -> Iterator[PyTree]:
     >>> [batch.tolist() for batch in few]
     [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [0.0, 1.0, 2.0, 3.0]]
     """
-    like = None
+    like, full = None, None
     while True:
         for batch in once(factory, like):
-            # shapes are all that is compared later
-            like = jax.tree.map(_without_memory, batch) if like is None else like
-            if loss.example_count(batch) == loss.example_count(like):
+            if like is None:
+                # shapes are all that is compared later
+                like, full = jax.tree.map(_without_memory, batch), _form(batch)
+            if _form(batch) == full:
                 yield batch
 
 
@@ -157,7 +158,14 @@ def check_factory(factory: Any) -> None:
         )
 
 
+def _form(batch: PyTree) -> Any:
+    """What is the same for all full batches: structure, shapes and dtypes."""
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+
 def _check_batch(number: int, batch: PyTree, like: PyTree) -> int:
+    """How many examples a batch has that is the first one, or no full one."""
     try:
         size = loss.example_count(batch)
     except ValueError as error:
@@ -168,15 +176,18 @@ def _check_batch(number: int, batch: PyTree, like: PyTree) -> int:
                 f"factory: leaf {tree.path_name(path)!r} of batch {number} has dtype {leaf.dtype}; only numbers can be "
                 "given to a loss. Leave it out of the batches."
             )
-    if like is not None:
-        where = f"factory: batch {number}"
-        tree.check_structure(where, batch, "the first batch", like, "All batches need the same structure.")
-        for name, ours, theirs in zip(tree.leaf_names(batch), *map(jax.tree.leaves, (batch, like)), strict=True):
-            if (ours.shape[1:], ours.dtype) != (theirs.shape[1:], theirs.dtype):
-                raise ValueError(
-                    f"{where}: leaf {name!r} has shape {ours.shape} and dtype {ours.dtype}, in the first batch "
-                    f"{theirs.shape} and {theirs.dtype}. Pad or convert them: only the last batch may be shorter."
-                )
+    if like is None:
+        return size
+    where = f"factory: batch {number}"
+    tree.check_structure(where, batch, "the first batch", like, "All batches need the same structure.")
+    for name, ours, theirs in zip(tree.leaf_names(batch), *map(jax.tree.leaves, (batch, like)), strict=True):
+        if (ours.shape[1:], ours.dtype) != (theirs.shape[1:], theirs.dtype):
+            raise ValueError(
+                f"{where}: leaf {name!r} has shape {ours.shape} and dtype {ours.dtype}, in the first batch "
+                f"{theirs.shape} and {theirs.dtype}. Pad or convert them: only the last batch may be shorter."
+            )
+    if size > loss.example_count(like):
+        raise ValueError(f"{where} has {size} examples and the first one {loss.example_count(like)}: cut it.")
     return size
 
 

@@ -5,6 +5,7 @@ leading example axis. ``lambda: loader`` is one for a grain ``DataLoader``, a ``
 whose ``as_numpy_iterator`` is another; so is a generator function.
 """
 
+import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -156,6 +157,13 @@ def check_factory(factory: Any) -> None:
             f"factory: got a {type(factory).__name__}; pass a function without arguments that returns an iterable of "
             "batches, such as lambda: loader. Data in memory go to localise, sample and llc as they are."
         )
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise ValueError(f"factory: it is called without arguments, but {error}: close over them.") from error
+    except ValueError:
+        # a function of C tells no signature
+        return
 
 
 def _form(batch: PyTree) -> Any:

@@ -1,7 +1,7 @@
 """The local learning coefficient of data that do not fit into memory."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec
 
@@ -161,23 +161,29 @@ def llc(
 
 def or_streamed(function: Callable[Given, Estimate]) -> Callable[Given, Estimate]:
     """``slt_jax.llc`` whose data may be an iterator factory: a function is streamed, all else is in memory."""
-    known = inspect.signature(llc).parameters
+    here, there = (inspect.signature(one).parameters for one in (llc, function))
 
     @wraps(function)
     def door(*args: Given.args, **kwargs: Given.kwargs) -> Estimate:
-        given: dict[str, Any] = {**dict(zip(known, args, strict=False)), **kwargs}
-        data = given.pop("data", given.pop("factory", None))
-        if not callable(data) and not isinstance(data, Iterator):
+        given: dict[str, Any] = {**dict(zip(there, args, strict=False)), **kwargs}
+        data = given.pop("data", None)
+        if not _is_stream(data) or not set(given) <= {*here, *there}:
             return function(*args, **kwargs)
-        unused = [name for name, value in given.items() if name not in known and value not in (None, "loss")]
+        unused = [name for name, value in given.items() if name not in here and value not in (None, False, "loss")]
         if unused:
             raise ValueError(
                 f"{', '.join(unused)}: given together with a stream of data, which has no use for it: its batches have "
                 "their own size, its centre is not polished. Leave it out, or pass arrays as data."
             )
-        return llc(factory=data, **{name: value for name, value in given.items() if name in known})
+        return llc(factory=data, **{name: value for name, value in given.items() if name in here})
 
     return door
+
+
+def _is_stream(data: Any) -> bool:
+    """Whether data are a factory, or meant to be one: what can be iterated and is no tree of arrays."""
+    loader = hasattr(data, "__iter__") and not hasattr(data, "shape") and jax.tree_util.all_leaves([data])
+    return callable(data) or loader
 
 
 def _warmed(key: Key, near: LocalPosterior, examples: PyTree, chains: int, burnin: int, batch_size: int) -> _Warm:

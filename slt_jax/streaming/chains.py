@@ -101,8 +101,7 @@ def run(
     sampling.check_key(key)
     sampling.check_sampler(sampler)
     sharding.check_chains(chains)
-    if segment is not None and (isinstance(segment, bool) or not hasattr(segment, "__index__") or segment < 1):
-        raise ValueError(f"segment: got {segment!r}; pass steps, at least 1.")
+    check_segment(segment)
     first = next(batches)
     batches = chain([first], batches)
     warm = -(-burnin // thin)
@@ -133,6 +132,16 @@ def run(
         kept.append(_fetched(running))
     whole = jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1)[:, -draws:], *kept)
     return whole._replace(state=state)
+
+
+def check_segment(segment: int | None) -> None:
+    """Refuse a segment without steps.
+
+    Raises:
+      ValueError: saying what was got.
+    """
+    if segment is not None and (isinstance(segment, bool) or not hasattr(segment, "__index__") or segment < 1):
+        raise ValueError(f"segment: got {segment!r}; pass steps, at least 1.")
 
 
 def _windows(total: int, thin: int, segment: int | None, size: int) -> int:

@@ -11,35 +11,41 @@ import numpy as np
 
 from slt_jax import posterior as posteriors
 from slt_jax import sampling, tree
-from slt_jax.estimators import BUDGET, BURNIN, DRAWS, Estimate, Evidence, Settings, block, check_budget, planning
+from slt_jax.curvature import sharpness, typical_points
+from slt_jax.estimators import BUDGET, BURNIN, DRAWS, Estimate, Evidence, Settings, check_budget
 from slt_jax.estimators.calibration import too_imprecise
+from slt_jax.estimators.dynamics import curvature_batch, step_size_for
 from slt_jax.estimators.estimate import read
-from slt_jax.estimators.heating import read_heating
+from slt_jax.estimators.heating import as_share, feel, read_heating
 from slt_jax.estimators.llc import RELATIVE_ERROR, chains_for
 from slt_jax.estimators.running import STAGES
 from slt_jax.polish import gain
 from slt_jax.posterior import LocalPosterior, dimension, full_batch
 from slt_jax.restriction import Restriction
-from slt_jax.samplers import Sampler
+from slt_jax.samplers import Sampler, sgld
 from slt_jax.sampling import Trace
 from slt_jax.streaming.batches import Factory, again_and_again, head
 from slt_jax.streaming.centre import localise, with_control_variates
-from slt_jax.streaming.chains import run
+from slt_jax.streaming.chains import check_segment, run
 from slt_jax.tree import check_key
 from slt_jax.types import Array, Key, LossFn, PyTree, Scalar
 
 #: Failed checks that no longer chain can cure.
 _INCURABLE = frozenset({"finite", "moved", "minimum", "heating"})
+#: Points of typical potential at which curvature is first looked for.
+_POINTS = 4
+#: What is assumed of the curvature, relative to the largest met, after a stage that diverged.
+_AFTER_DIVERGENCE = 4.0
 Given = ParamSpec("Given")
 
 
 class _Warm(NamedTuple):
-    """A sampler, where its chains are, whether half of them came from above, and the plan that was followed."""
+    """Burnt in: the sampler, where its chains are, the step of each stage, and how many steps were made."""
 
     sampler: Sampler
     state: PyTree
-    bracket: Array
-    used: planning.Plan
+    step_size: Array
+    made: int
 
 
 def llc(
@@ -64,11 +70,12 @@ def llc(
     """``slt_jax.llc`` on a stream: what it is called by where its data are a function.
 
     One pass counts ``n`` and takes the loss at the centre, one takes its gradient there; a head of at most 4096
-    examples or 8 batches stays in memory. On it the chains are burnt in and the step is found, by the rule of
-    ``calibrate``, tilted by the gradient over all of the stream so that its minimum is that of the stream. Then the
-    chains go on along the stream with control variates: a second burn-in, the draws, and more of them until the
-    verdict is good and the error small, or the budget is spent. The heat of batches is read on the head where the
-    chains stop, and taken from the value.
+    examples or 8 batches stays in memory. The chains start at the centre and go along the stream, with control
+    variates. In each of five stages of the burn-in the step follows, by the rule of ``calibrate``, from the curvature
+    and the noise that the head shows where the chains are: they are never run on the head, whose own minimum may be far
+    away at this temperature. Then come the draws, and more of them until the verdict is good and the error small, or
+    the budget is spent. The heat of batches is read on the head where the chains stop, and taken from the value. There
+    are no chains from above.
 
     Args:
       key, loss_fn, params, restriction, nbeta, gamma, resolution, relative_error: As in ``slt_jax.llc``.
@@ -76,10 +83,8 @@ def llc(
         arrays, leading axis ``B``; a shorter last one counts at the centre and is left out by chains. Shuffled.
       sampler: Run as it is, without control variates, for a fixed length.
       chains: Default 16, 8 or 4 by dimension, as in ``slt_jax.llc``. All of them see the same batches.
-      draws, burnin, thin: As in ``slt_jax.llc``; default 2000 draws after 2000 steps on the head and as many on the
-        stream.
-      budget: Gradients that each chain may take, those on the head included; default 20 000 where neither ``draws`` nor
-        ``burnin`` is given.
+      draws, burnin, thin: As in ``slt_jax.llc``: default 2000 draws after 2000 steps.
+      budget: Gradients that each chain may take; default 20 000 where neither ``draws`` nor ``burnin`` is given.
       segment: Steps whose batches are sent to the device at a time.
 
     Returns:
@@ -90,7 +95,9 @@ def llc(
 
     Not to be believed where batches are no draws from the data: a stream that is sorted, or never shuffled, pulls the
     chains to and fro and has a head unlike the rest. Where a pass is shorter than chains take to relax, its batches
-    cancel, and heat less than what is taken from the value. The centre is not polished: the health says what it lacks.
+    cancel, and heat less than what is taken from the value. Control variates stay at the centre: chains that drift far
+    along flat directions feel more noise than there was on the head, which the health shows as heating; larger batches,
+    or a larger gamma, help. The centre is not polished: the health says what it lacks.
 
     Sources: Lau et al. 2023, arXiv:2308.12108; Baker, Fearnhead, Fox & Nemeth 2019, arXiv:1706.05439.
 
@@ -115,6 +122,7 @@ def llc(
         thin=1 if thin is None else thin,
     )
     sampling.check_schedule(**lengths, chains=1 if chains is None else chains)
+    check_segment(segment)
     relative_error = RELATIVE_ERROR if relative_error is None else relative_error
     check_budget(budget, relative_error)
     if sampler is not None:
@@ -138,25 +146,22 @@ def llc(
     if sampler is not None:
         trace = go(sampler, plain, draws=lengths["draws"], burnin=lengths["burnin"])
         return read(trace, plain, evidence._replace(heating=look(sampler, trace, 0)))
-    # the gradient over all of the stream moves the minimum of the head to that of the stream
     near = near._replace(center_gradient=varied.center_gradient)
-    warm = _warmed(warm_key, near, examples, chains, lengths["burnin"], size)
+    warm = _burnt_in(warm_key, go, varied, near, examples, size, lengths)
     block_steps = lengths["draws"] * lengths["thin"]
-    before = -(-lengths["burnin"] // lengths["thin"]) * lengths["thin"]
-    spent, blocks = lengths["burnin"] + before + block_steps, 1
-    trace = go(warm.sampler, varied, draws=lengths["draws"], burnin=lengths["burnin"], start=warm.state)
+    spent, blocks = warm.made + block_steps, 1
+    trace = go(warm.sampler, varied, draws=lengths["draws"], burnin=0, start=warm.state, begin=warm.made)
     heats = [look(warm.sampler, trace, 0)]
-    evidence = evidence._replace(bracket=warm.bracket, heating=heats[0])
+    evidence = evidence._replace(heating=heats[0])
     estimate = read(trace, varied, evidence)
     while (more := min(blocks, (budget - spent) // block_steps)) > 0 and _wanted(estimate, relative_error):
-        begin = before + blocks * block_steps
-        last = go(warm.sampler, varied, draws=more * lengths["draws"], burnin=0, start=trace.state, begin=begin)
+        last = go(warm.sampler, varied, draws=more * lengths["draws"], burnin=0, start=trace.state, begin=spent)
         heats.append(look(warm.sampler, last, blocks))
         trace = _joined(trace, last)
         blocks, spent = blocks + more, spent + more * block_steps
         evidence = evidence._replace(heating=jnp.mean(jnp.stack(heats)))
         estimate = read(_last_half(trace, lengths["draws"]), varied, evidence)
-    return estimate._replace(settings=_settings(varied, warm.used, lengths, chains, size, blocks, spent))
+    return estimate._replace(settings=_settings(varied, warm.step_size, lengths, chains, size, blocks, spent))
 
 
 def or_streamed(function: Callable[Given, Estimate]) -> Callable[Given, Estimate]:
@@ -186,15 +191,59 @@ def _is_stream(data: Any) -> bool:
     return callable(data) or loader
 
 
-def _warmed(key: Key, near: LocalPosterior, examples: PyTree, chains: int, burnin: int, batch_size: int) -> _Warm:
-    """``calibrate`` on the head, whose own gradient at the centre is not that of the stream."""
-    start_key, run_key = jax.random.split(key)
-    ready = block.start(start_key, near, examples, chains, batch_size)
-    todo = planning.plan(chains, STAGES, 0, burnin)
-    stretch = max(1, -(-burnin // STAGES))
-    _, warm, used = block.run(run_key, near, examples, ready, todo, stretch, 1, batch_size, False)
-    state = jax.tree.map(lambda leaf: leaf.reshape(chains, *leaf.shape[2:]), warm.state)
-    return _Warm(block.sampler_of(near, used, batch_size), state, warm.bracket, used)
+def _burnt_in(
+    key: Key,
+    go: Callable[..., Trace],
+    posterior: LocalPosterior,
+    near: LocalPosterior,
+    examples: PyTree,
+    batch_size: int,
+    lengths: dict[str, int],
+) -> _Warm:
+    point_key, *keys = jax.random.split(key, STAGES + 1)
+    points, curvature = _points(point_key, near, examples), jnp.zeros_like(near.nbeta)
+    energy, state, steps = jnp.full_like(near.nbeta, jnp.nan), None, []
+    stretch = -(-lengths["burnin"] // (STAGES * lengths["thin"]))
+    for stage, stage_key in enumerate(keys):
+        step_size, curvature = _rule(stage_key, near, examples, points, energy, curvature, batch_size)
+        steps.append(step_size)
+        if not stretch:
+            break
+        begin = stage * stretch * lengths["thin"]
+        trace = go(sgld(step_size), posterior, draws=stretch, burnin=0, start=state, begin=begin)
+        if np.isfinite(trace.excess).all():
+            state, points = trace.state, trace.state.position
+            energy = posterior.nbeta * jnp.mean(trace.excess[:, stretch // 2 :])
+        else:
+            # once more from the centre, and smaller steps
+            state, curvature = None, _AFTER_DIVERGENCE * curvature
+    return _Warm(sgld(steps[-1]), state, jnp.stack(steps), len(steps) * stretch * lengths["thin"])
+
+
+@partial(jax.jit, static_argnums=6)
+def _rule(
+    key: Key,
+    near: LocalPosterior,
+    examples: PyTree,
+    points: PyTree,
+    energy: Array,
+    curvature: Array,
+    batch_size: int,
+) -> tuple[Array, Array]:
+    """The step for where the chains are, and the largest curvature met so far."""
+    batch_key, curvature_key, noise_key = jax.random.split(key, 3)
+    batch = curvature_batch(batch_key, near, examples)
+    curvature = jnp.maximum(curvature, sharpness(curvature_key, near, batch, points))
+    settings = dict(posterior=near, data=examples, batch=batch, batch_size=batch_size, follows=False)
+    felt, _, there = feel(noise_key, points, points, **settings)
+    share = as_share(near, felt, jnp.where(jnp.isfinite(energy), energy, there))
+    return step_size_for(near, curvature, share, batch_size), curvature
+
+
+@jax.jit
+def _points(key: Key, near: LocalPosterior, examples: PyTree) -> PyTree:
+    batch_key, point_key = jax.random.split(key)
+    return typical_points(point_key, near, curvature_batch(batch_key, near, examples), _POINTS)
 
 
 def _wanted(estimate: Estimate, relative_error: float) -> bool:
@@ -217,7 +266,7 @@ def _last_half(trace: Trace, count: int) -> Trace:
 
 def _settings(
     posterior: LocalPosterior,
-    used: planning.Plan,
+    step_size: Array,
     lengths: dict[str, int],
     chains: int,
     batch_size: int,
@@ -225,17 +274,18 @@ def _settings(
     spent: int,
 ) -> Settings:
     numbers = dict(**lengths, chains=chains, batch_size=batch_size, blocks=blocks, gradients=spent, attempt=0)
+    unknown = jnp.full((), jnp.nan, posterior.nbeta.dtype)
     return Settings(
         nbeta=posterior.nbeta,
         gamma=posterior.gamma,
-        step_size=used.step_size,
-        friction=used.friction,
-        share=used.share,
-        fraction=used.fraction,
+        step_size=step_size[:, None],
+        friction=jnp.full(len(step_size), unknown),
+        share=jnp.ones((len(step_size), 1)),
+        fraction=jnp.float32(1.0),
         kept=jnp.int32(lengths["draws"]),
         polishing=jnp.asarray(False),
         polished=jnp.asarray(False),
-        shift=jnp.full((), jnp.nan, posterior.nbeta.dtype),
+        shift=unknown,
         **{name: jnp.int32(value) for name, value in numbers.items()},
     )
 

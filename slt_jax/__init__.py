@@ -6,7 +6,7 @@ The kernels need only jax, numpy and optax; whatever needs more is imported on f
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from slt_jax import curvature, diagnostics, restriction, samplers
+from slt_jax import curvature, diagnostics, noise, restriction, samplers, sharding, streaming
 from slt_jax.curvature import TopDirections, sharpness, top_directions
 from slt_jax.estimators import (
     BasinVolume,
@@ -19,9 +19,10 @@ from slt_jax.estimators import (
     basin_volume,
     calibrate,
     hessian_spectrum,
-    llc,
     llc_from,
 )
+from slt_jax.estimators import llc as _llc
+from slt_jax.loss_wrappers import in_bfloat16, in_pieces
 from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
 from slt_jax.problem import Problem
@@ -29,6 +30,7 @@ from slt_jax.reference import self_reference
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Info, Sampler
 from slt_jax.sampling import Trace, sample, step_keys
+from slt_jax.streaming import or_streamed
 
 if TYPE_CHECKING:  # at run time on first use, below
     from slt_jax.ladder import (
@@ -50,6 +52,8 @@ if TYPE_CHECKING:  # at run time on first use, below
     from slt_jax.truths.truth import Truth
 
 __version__ = "0.1.0"
+#: On arrays, and where its data are a function on a stream.
+llc = or_streamed(_llc)
 
 _ON_FIRST_USE = (
     "flax",
@@ -140,11 +144,14 @@ __all__ = [
     "full_batch",
     "heat_capacity",
     "hessian_spectrum",
+    "in_bfloat16",
+    "in_pieces",
     "influence",
     "llc",
     "llc_from",
     "localise",
     "minibatch",
+    "noise",
     "patterning",
     "plateaus",
     "polish",
@@ -153,8 +160,10 @@ __all__ = [
     "sample",
     "samplers",
     "self_reference",
+    "sharding",
     "sharpness",
     "step_keys",
+    "streaming",
     "susceptibility",
     "top_directions",
     "waic",

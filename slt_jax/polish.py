@@ -8,6 +8,7 @@ import numpy as np
 
 from slt_jax import loss, tree
 from slt_jax.posterior import (
+    Batch,
     Evaluation,
     LocalPosterior,
     dimension,
@@ -165,12 +166,16 @@ def height(posterior: LocalPosterior, data: PyTree) -> Array:
     count = loss.example_count(data)
     some = np.arange(min(count, _BEND_EXAMPLES)) * count // min(count, _BEND_EXAMPLES)
     batch = full_batch(posterior, data) if count <= _BEND_EXAMPLES else minibatch(posterior, data, jnp.asarray(some))
+    return gain(posterior, with_control_variates(posterior, data).center_gradient, batch)
+
+
+def gain(posterior: LocalPosterior, gradient: PyTree, batch: Batch) -> Array:
+    """``height`` where the gradient on all of the data is known; the curvature along it is that on a batch."""
     origin = posterior.restriction.origin(posterior.center)
-    gradient = with_control_variates(posterior, data).center_gradient
     image = jax.jvp(jax.grad(lambda z: excess(posterior, z, batch)), (origin,), (gradient,))[1]
     squared, bend = tree.norm_squared(gradient), tree.dot(gradient, image)
-    gain = 0.5 * posterior.nbeta * squared * (squared / jnp.where(bend == 0, 1.0, bend))
-    return jnp.where(bend <= 0, 0.0, gain)
+    gained = 0.5 * posterior.nbeta * squared * (squared / jnp.where(bend == 0, 1.0, bend))
+    return jnp.where(bend <= 0, 0.0, gained)
 
 
 def _start(origin: PyTree, shape: Evaluation, posterior: LocalPosterior) -> _Descent:

@@ -39,6 +39,7 @@ SLOW = {
     "test_refined",
     "test_regression_study",
     "test_sampler_laws",
+    "test_streaming_laws",
     "test_studies",
     "test_superposition_study",
     "test_susceptibility_entries",

@@ -23,6 +23,7 @@ FLOORS = {
     "noise": 3,
     "loss": 3,
     "restriction": 4,
+    "loss_wrappers": 4,
     "diagnostics": 3,
     "sharding": 1,
     "posterior": 5,
@@ -41,6 +42,7 @@ FLOORS = {
     "substructure": 8,
     "ladder": 9,  # over estimators, whose verdicts it reads on every rung
     "response": 9,  # over estimators: covariances along their chains, with their verdict; sees no ladder
+    "streaming": 9,  # over estimators: their step, their verdict; chains whose batches come from outside
     "synthesis": 10,  # over samplers and truths: programs found, sorted and weighed; sees no spectroscopy
     "spectroscopy": 10,
     "studies": 11,  # over spectroscopy, which knows of no study, and synthesis

@@ -68,7 +68,8 @@ def llc(
       key: A typed key.
       loss_fn: ``loss_fn(params, batch)``: losses in nats, ``(B,)``, ``(B, T)`` or ``()``.
       params: The centre ``w*``; it should be a minimum of the loss on ``data``.
-      data: All examples, leading axis ``n``.
+      data: All examples, leading axis ``n``. To ``slt_jax.llc`` also a function that returns a pass over them, batch by
+        batch: data larger than memory (``slt_jax.streaming.llc``).
       restriction: Free directions; default all.
       nbeta: ``nβ``; default ``n / log n``.
       gamma: Localisation strength; default ``1e-4 nβ``.

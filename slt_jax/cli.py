@@ -6,10 +6,12 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slt_jax.cli_compare import add_compare
+from slt_jax.cli_hosts import add_hosts, has_hosts, scan_jointly
 from slt_jax.cli_truth import add_truth
 from slt_jax.cli_workers import add_workers, has_workers, scan_with_workers
 
@@ -24,6 +26,7 @@ _EXAMPLES = """examples:
   slt-jax scan hf:EleutherAI/pythia-14m@step1000,step2000 --out pythia --restrictions heads
   slt-jax scan checkpoints --problem mine.run:problem --out live --watch --until 10000
   slt-jax scan checkpoints --problem mine.run:problem --out readings --dry-run
+  srun slt-jax scan checkpoints --problem mine.run:problem --out readings --distributed
   slt-jax scan checkpoints --problem mine.run:problem --out readings --dask tcp://HOST:8786
   slt-jax report readings                         write report.html again from what is in the folder
   slt-jax compare groups-0 groups-1               what two networks have in common, beyond chance
@@ -117,6 +120,7 @@ def _add_scan(commands: argparse._SubParsersAction) -> None:
     )
     watch.add_argument("--poll", type=float, metavar="SECONDS", help="time between two looks (default: 2)")
     add_workers(scan)
+    add_hosts(scan)
     scan.add_argument("--nbeta", type=float, help="inverse temperature, of flow the coldest (default: n / log n)")
     scan.add_argument("--gamma", type=float, help="localisation strength (default: 1e-4 nbeta)")
     scan.add_argument("--chains", type=int, default=4, help="of llc and susceptibility (default: 4)")
@@ -182,12 +186,23 @@ def _scan(options: argparse.Namespace) -> int:
         names.split(",") if names else None for names in (options.restrictions, options.sublosses)
     )
     _check_source(options.problem, options.checkpoints, given)
+    joint = has_hosts(options)
     if has_workers(options):
         asked = _settings(options.probes, vars(options))
         where = {"restrictions": restrictions, "sublosses": sublosses}
         return _finish(scan_with_workers(options, asked, given, where))
-    settings = (options.out, options.seed, _probes(options.probes, vars(options)), restrictions, sublosses)
     folder = Path(options.checkpoints)
+
+    def make() -> tuple:
+        if pretrained:
+            return pretrained_scan(options.checkpoints, **given)
+        subject = _own(options.problem)
+        return subject, storage.checkpoints_in(folder, subject.problem.params), str(folder.resolve())
+
+    if joint:
+        probes = partial(_probes, options.probes, vars(options))
+        return scan_jointly(options, make, (options.out, options.seed, probes, restrictions, sublosses), _finish)
+    settings = (options.out, options.seed, _probes(options.probes, vars(options)), restrictions, sublosses)
     if options.dry_run and options.watch:
         raise ValueError("--dry-run: the checkpoints of a training that still runs are not known; leave out --watch.")
     if options.watch:
@@ -195,11 +210,7 @@ def _scan(options: argparse.Namespace) -> int:
         with shown() as reporter:
             outcome = run_watch(subject, folder, *settings, reporter, options.command, options.together, **waiting)
         return _finish(outcome)
-    if pretrained:
-        subject, checkpoints, source = pretrained_scan(options.checkpoints, **given)
-    else:
-        subject, source = _own(options.problem), str(folder.resolve())
-        checkpoints = storage.checkpoints_in(folder, subject.problem.params)
+    subject, checkpoints, source = make()
     if options.dry_run:
         from slt_jax.dry_run import plan
 

@@ -185,8 +185,17 @@ def _put(leaf: Any, spec: PartitionSpec) -> Any:
         return jax.lax.with_sharding_constraint(leaf, spec)
     if not isinstance(leaf, jax.Array | np.ndarray):
         return leaf
+    if jax.process_count() > 1 and isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
+        leaf = _on_host(leaf)
     fixed = PartitionSpec(*(None if name is PartitionSpec.UNCONSTRAINED else name for name in spec))
     return jax.device_put(leaf, NamedSharding(jax.sharding.get_mesh(), fixed))
+
+
+def _on_host(leaf: jax.Array) -> Any:
+    """What a single process holds, as every process can put it on devices of all."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    return np.asarray(leaf)
 
 
 def _devices(axis: Axes) -> int:

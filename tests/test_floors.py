@@ -62,8 +62,10 @@ FLOORS = {
     "cli_compare": 15,
     "cli_truth": 15,
     "fanout": 16,  # a scan in plain values, whose checkpoints are measured in other processes
+    "hosts": 16,  # one scan, all processes at once
     "executors": 17,  # processes of this machine, a Dask cluster
     "cli_workers": 18,
+    "cli_hosts": 18,
     "cli": 19,
     "__main__": 20,
 }

@@ -187,20 +187,18 @@ def run(
     Source: Swendsen & Wang 1986, doi:10.1103/PhysRevLett.57.2607 (exchange of replicas); Duane et al. 1987,
     doi:10.1016/0370-2693(87)91197-X (trajectories).
     """
-    batch = full_batch(posterior, data)
+    batch = sharding.spread(full_batch(posterior, data), sharding.BATCH)
     origin = jax.eval_shape(posterior.restriction.origin, posterior.center)
     small, few = tree.size(origin) <= POSITIONS, tree.size(origin) <= ENTRIES
 
     count, chains = jax.tree.leaves(state)[0].shape[:2]
     nbetas, span = _repeated(rungs.nbeta, chains), rungs.longest - rungs.shortest
     state = jax.tree.map(lambda leaf: leaf.reshape(count * chains, *leaf.shape[2:]), state)
-    places = (sharding.TEMPERATURES, sharding.CHAINS)
-    batch = sharding.spread(batch, sharding.BATCH)
 
     def sweep(
         state: MetropolisState, at: tuple[Key, Array]
     ) -> tuple[MetropolisState, tuple[Info, tuple, Array, Array]]:
-        state = sharding.split(state, places)
+        state = sharding.split(state, (sharding.TEMPERATURES, sharding.CHAINS))
         numbers = numbers_for(at[0], posterior, count * chains, 2)
         # what the trajectories start from, as all that they report
         contact = jax.vmap(log_sizes)(state.position)

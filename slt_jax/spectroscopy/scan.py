@@ -1,12 +1,15 @@
 """Points probes at checkpoints: one cell for each (probe, step, restriction, subloss), each resumable by itself."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from slt_jax import sharding
 from slt_jax.compiled import make_room
 from slt_jax.estimators import RunKeeper
 from slt_jax.problem import Problem
@@ -62,6 +65,7 @@ def scan(
     finished: MutableMapping[str, Reading] | None = None,
     together: int | None = None,
     running: Callable[[str], RunKeeper] | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[Cell]:
     """Every probe at every checkpoint, in every restriction, on every subloss: an iterator of cells.
 
@@ -83,6 +87,8 @@ def scan(
         program too, and 8 elsewhere. A reading measured side by side is as right, and not the same to the last bit.
       running: For the fingerprint of a reading that takes hours, a keeper of its chains, where its probe can go on with
         them: the reading is the same to the last bit. Side by side no chains are kept.
+      mesh: Devices, those of other processes among them, that each reading is spread over; every process then scans
+        the same, with the same readings finished.
 
     Yields:
       Cells, checkpoint by checkpoint. A checkpoint or a problem that cannot be used yields cells with an ``error``.
@@ -144,8 +150,9 @@ def scan(
                 for name, probe in ready.items():
                     task = tasks[name][number]
                     if together > 1 and probe.measure_many is not None and finished.get(task.mark) is None:
-                        _measure_alike(tasks[name][number:], together, finished, probe, problem)
-                    yield _cell(task, finished, probe, problem, running)
+                        with _on(mesh):
+                            _measure_alike(tasks[name][number:], together, finished, probe, sharding.spread(problem))
+                    yield _cell(task, finished, probe, problem, running, mesh)
 
 
 def check_scan(
@@ -197,6 +204,7 @@ def _cell(
     probe: Probe,
     problem: Problem,
     running: Callable[[str], RunKeeper] | None,
+    mesh: Mesh | None,
 ) -> Cell:
     known = finished.get(task.mark)
     if known is not None:
@@ -205,7 +213,9 @@ def _cell(
     keeper = running(task.mark) if running is not None and probe.resumes else None
     kept = {} if keeper is None else {"keeper": keeper}
     try:
-        reading = probe.measure(task.key, problem, task.restriction, **probe.settings, **kept)
+        with _on(mesh):
+            where = sharding.spread((task.key, problem, task.restriction))
+            reading = probe.measure(*where, **probe.settings, **kept)
     except ValueError as error:
         return Cell(*task.place, None, str(error))
     finished[task.mark] = reading
@@ -234,6 +244,10 @@ def _measure_alike(
         return  # each alone will say what is wrong
     for task, reading in zip(missing, readings, strict=True):
         finished[task.mark] = reading
+
+
+def _on(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def _observed(subject: Subject, params: PyTree) -> dict[str, Problem]:

@@ -212,7 +212,10 @@ def _check_store(item: Path) -> None:
 
 def _restore(item: Path) -> PyTree:
     _check_store(item)
-    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    # one of several processes reads by itself, and waits for no other
+    alone = ocp.options.MultiprocessingOptions(jax.process_index(), {jax.process_index()}, str(jax.process_index()))
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    checkpointer = ocp.Checkpointer(handler, multiprocessing_options=alone)
     metadata = checkpointer.metadata(item.resolve()).item_metadata.tree
     # plain numpy: where the arrays lived when they were saved does not matter here
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)

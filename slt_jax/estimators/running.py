@@ -1,7 +1,7 @@
 """A run of chains, block by block: it can go on where it stopped, and be repeated."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def go_on(key: Key, posterior: LocalPosterior, data: PyTree, schedule: Schedule,
     run_key, _, _ = _block_keys(key, run.attempt, run.blocks)
     trace, warm, used = block.run(run_key, posterior, data, run.warm, todo, *schedule.shape)
     # arrays of the host, where a new length compiles nothing
-    join = jnp.concatenate if tree.is_traced(trace) else np.concatenate
+    join: Any = jnp.concatenate if tree.is_traced(trace) else np.concatenate
     draws = jax.tree.map(lambda *pieces: join(pieces, axis=1), run.draws, trace)
     return Run(draws, warm, run.first, used, join([run.heat, used.heat]), run.attempt, run.blocks + 1)
 

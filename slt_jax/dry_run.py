@@ -217,7 +217,7 @@ def _cost(
         times.append(time.perf_counter() - begin)
     seconds = sorted(times)[len(times) // 2] / steps
     sizes = (None, None) if memory is None else (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
-    return Cost(seconds, *sizes, free)
+    return Cost(seconds, sizes[0], sizes[1], free)
 
 
 def _told(

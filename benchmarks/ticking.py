@@ -6,11 +6,12 @@ prints one JSON line per model and a Markdown table, and keeps the lines in ``be
 
 Both sides are ``slt_jax.sample`` with the same key and the same draws; one of them is compiled with ``tick=True``, and
 somebody listens. They are run in turn, in an order that changes from pair to pair; the ratio is the median over pairs,
-with the standard error of a median. ``--ticks`` asks for so many ticks in place of those that the work is worth.
+with the standard error of a median. On a machine that others use, one core (``taskset -c 1``) is quieter. ``--ticks`` asks for so many ticks in place of those that the work is worth.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -84,6 +85,7 @@ def measure(name, pairs, ticks):
         "ratio_std_error": round(1.25 * (high - low) / 1.35 / pairs**0.5, 4),
         "goal": GOAL,
         "pairs": pairs,
+        "cores": len(os.sched_getaffinity(0)),
         "machine": f"{platform.machine()}, {jax.local_device_count()} {jax.default_backend()} device",
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "slt_jax": slt.__version__},
     }

@@ -6,7 +6,8 @@ prints one JSON line per model and a Markdown table, and keeps the lines in ``be
 
 Both sides are ``slt_jax.sample`` with the same key and the same draws; one of them is compiled with ``tick=True``, and
 somebody listens. They are run in turn, in an order that changes from pair to pair; the ratio is the median over pairs,
-with the standard error of a median. On a machine that others use, one core (``taskset -c 1``) is quieter. ``--ticks`` asks for so many ticks in place of those that the work is worth.
+with the standard error of a median. On a machine that others use, one core (``taskset -c 1``) is quieter. ``--ticks``
+asks for so many ticks in place of those that the work is worth.
 """
 
 import argparse

@@ -134,6 +134,7 @@ def measure_checkpoint(work: str, step: int) -> tuple[int, str]:
     out = Path(request.out)
     probes, restrictions, sublosses = plan.scope
     where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "together": request.together}
+    where |= {"running": storage.RunningReadings(out)}
     with storage.at_checkpoint(out, step, lambda holder: None):
         finished = storage.FinishedReadings(out)
         cells = sum(1 for _ in scan(plan.key, plan.subject, [checkpoints[step]], probes, finished=finished, **where))

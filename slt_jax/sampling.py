@@ -1,6 +1,7 @@
 """The one loop over draws, long because all that chains do side by side is in it: batches, statistics, their place."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -316,8 +317,6 @@ def _loop(
         else:
             state, infos = jax.lax.scan(step, state, (begin + index * thin + jnp.arange(thin), seen))
             info = jax.tree.map(lambda leaf: leaf[0], infos)
-        if tick:
-            ticking.tick(index, warm + draws, thin, thin * tree.size(state.position))
         return (state, running, kept), (info, observed)
 
     # burn-in and draws run through one scan, so that the sampler's step is compiled once
@@ -329,7 +328,10 @@ def _loop(
     seen = batches
     if thin > 1:
         seen = jax.tree.map(lambda leaf: leaf.reshape(warm + draws, thin, *leaf.shape[1:]), batches)
-    (state, running, kept), recorded = jax.lax.scan(window, first, (jnp.arange(warm + draws), seen))
+    loop: Callable = jax.lax.scan
+    if tick:
+        loop = partial(ticking.scan, windows=warm + draws, thin=thin, work=thin * tree.size(state.position))
+    (state, running, kept), recorded = loop(window, first, (jnp.arange(warm + draws), seen))
     infos, observables = jax.tree.map(lambda leaf: jnp.swapaxes(leaf[warm:], 0, 1), recorded)
     infos, observables, running, kept = sharding.visible((infos._asdict(), observables, running, kept))
     return Trace(**infos, observables=observables, state=state, moments=running, folded=kept)

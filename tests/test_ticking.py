@@ -118,7 +118,7 @@ def test_a_loop_of_little_work_has_no_callback_in_it(monkeypatch):
         traced = jax.make_jaxpr(lambda key: slt.sample(key, SAMPLER, POSTERIOR, BASELINE, draws=draws, tick=True))
         return str(traced(jax.random.key(0)))
 
-    monkeypatch.setattr(ticking, "LEAST_WORK", 2**21)
+    monkeypatch.setattr(ticking, "LEAST_WORK", 2**25)
     assert "debug_callback" not in program(101)
     monkeypatch.setattr(ticking, "LEAST_WORK", 1)
     assert "debug_callback" in program(102)
@@ -126,9 +126,9 @@ def test_a_loop_of_little_work_has_no_callback_in_it(monkeypatch):
 
 def test_work_decides_how_often_a_loop_tells(monkeypatch):
     monkeypatch.setattr(ticking, "LEAST_WORK", 2**20)
-    assert [ticking.interval(1000, 2**power) for power in (30, 14, 13, 1)] == [50, 64, 128, 2**19]
-    assert ticking.interval(7, 10**9) == 1
-    assert 1001 / ticking.interval(1001, 10**9) <= ticking.MOST < 1001 / 50
+    assert [ticking.ticks(1024, 2**power) for power in (30, 14, 13, 12, 1)] == [16, 16, 8, 4, 1]
+    # a divisor, so that every piece is as long and one program serves them
+    assert [ticking.ticks(windows, 10**9) for windows in (7, 400, 401, 22)] == [7, 20, 1, 11]
 
 
 def test_a_log_is_told_once_how_long_the_rest_will_take(monkeypatch, capsys):

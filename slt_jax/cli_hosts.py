@@ -1,6 +1,7 @@
 """``slt-jax scan --distributed``: one scan on the devices of many processes."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 #: What measures in another way.
@@ -49,6 +50,11 @@ def scan_jointly(options: argparse.Namespace, make: Callable[[], tuple], where: 
 
     out, seed, probes, restrictions, sublosses = where
     with joined(options.coordinator, options.processes, options.process) as process:
+        print(
+            f"slt-jax: process {process} of {jax.process_count()}. If one of them dies all end, within half a minute; "
+            "what is finished is kept, and the same command in all of them goes on from there.",
+            file=sys.stderr,
+        )
         subject, checkpoints, source = make()
         given = (out, seed, probes(), restrictions, sublosses)
         try:

@@ -1,6 +1,7 @@
 """One scan on many hosts: every process takes part in every reading, and the first one writes."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -102,7 +103,12 @@ def _measure(
     total = len(checkpoints) * len(probes) * len(restrictions) * len(sublosses)
     cells = scan(plan.key, plan.subject, checkpoints, probes, finished=finished, mesh=sharding.mesh(), **where)
     for number, cell in enumerate(cells, start=1):
-        reporter("Measuring", number, total, f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}")
+        place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
+        reporter("Measuring", number, total, place)
+        if cell.error is not None and jax.process_index() == 0:
+            warnings.warn(
+                f"{place}: all processes together could not ({cell.error}); the first tries alone.", stacklevel=2
+            )
 
 
 class _Finished(MutableMapping[str, Reading]):

@@ -185,17 +185,15 @@ def _put(leaf: Any, spec: PartitionSpec) -> Any:
         return jax.lax.with_sharding_constraint(leaf, spec)
     if not isinstance(leaf, jax.Array | np.ndarray):
         return leaf
-    if jax.process_count() > 1 and isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
-        leaf = _on_host(leaf)
     fixed = PartitionSpec(*(None if name is PartitionSpec.UNCONSTRAINED else name for name in spec))
-    return jax.device_put(leaf, NamedSharding(jax.sharding.get_mesh(), fixed))
-
-
-def _on_host(leaf: jax.Array) -> Any:
-    """What a single process holds, as every process can put it on devices of all."""
+    place = NamedSharding(jax.sharding.get_mesh(), fixed)
+    if jax.process_count() == 1 or not isinstance(leaf, jax.Array) or not leaf.is_fully_addressable:
+        return jax.device_put(leaf, place)
+    # what a single process holds is the same in all of them, and goes to devices of all through the host
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return leaf
-    return np.asarray(leaf)
+        words = jax.device_put(np.asarray(jax.random.key_data(leaf)), NamedSharding(place.mesh, PartitionSpec()))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.asarray(leaf), place)
 
 
 def _devices(axis: Axes) -> int:

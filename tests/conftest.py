@@ -29,6 +29,7 @@ SLOW = {
     "test_groups",
     "test_heating",
     "test_hessian_spectrum",
+    "test_hosts",
     "test_induction",
     "test_killed",
     "test_notebooks",

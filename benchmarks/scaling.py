@@ -7,7 +7,8 @@ prints one JSON line per row and keeps them in ``benchmarks/results/scaling.json
 devices, which share the cores that there are (``cores`` in the rows).
 
 ``weak``, over chains: as many chains on each device, whatever their number. ``strong``: the same chains, examples of a
-step, or matrices of the parameters, spread over more devices. ``wall_us`` and ``cpu_us`` are the time of a step of a chain.
+step, or matrices of the parameters, spread over more devices. ``wall_us`` and ``cpu_us`` are the time of a step of
+one chain.
 ``efficiency`` is by the clock, against one device, where the cores exist (``devices`` ≤ ``cores``), else null;
 ``cpu_ratio`` is the time of processors that a step takes against one device, which says what the layout costs whatever
 the cores. ``collectives`` are those in the compiled loop. The number of rounds is that of the median; processes of

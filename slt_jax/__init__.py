@@ -4,9 +4,10 @@ The kernels need only jax, numpy and optax; whatever needs more is imported on f
 """
 
 import importlib
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from slt_jax import curvature, diagnostics, noise, restriction, samplers, sharding, streaming
+from slt_jax import curvature, diagnostics, noise, restriction, samplers, sharding
 from slt_jax.curvature import TopDirections, sharpness, top_directions
 from slt_jax.estimators import (
     BasinVolume,
@@ -22,6 +23,7 @@ from slt_jax.estimators import (
     llc_from,
 )
 from slt_jax.estimators import llc as _llc
+from slt_jax.loss import is_stream
 from slt_jax.loss_wrappers import in_bfloat16, in_pieces
 from slt_jax.polish import polish
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, localise, minibatch, with_control_variates
@@ -30,7 +32,6 @@ from slt_jax.reference import self_reference
 from slt_jax.restriction import Restriction
 from slt_jax.samplers import Info, Sampler
 from slt_jax.sampling import Trace, sample, step_keys
-from slt_jax.streaming import or_streamed
 
 if TYPE_CHECKING:  # at run time on first use, below
     from slt_jax.ladder import (
@@ -52,8 +53,6 @@ if TYPE_CHECKING:  # at run time on first use, below
     from slt_jax.truths.truth import Truth
 
 __version__ = "0.1.0"
-#: On arrays, and where its data are a function on a stream.
-llc = or_streamed(_llc)
 
 _ON_FIRST_USE = (
     "flax",
@@ -63,6 +62,7 @@ _ON_FIRST_USE = (
     "response",
     "spectroscopy",
     "storage",
+    "streaming",
     "studies",
     "substructure",
     "synthesis",
@@ -96,6 +96,17 @@ _HOMES = {
     "slt_jax.truths.truth": ("Truth",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+@wraps(_llc)
+def _door(*args: Any, **kwargs: Any) -> Estimate:
+    if is_stream(args[3] if len(args) > 3 else kwargs.get("data")):
+        return importlib.import_module("slt_jax.streaming").or_streamed(_llc)(*args, **kwargs)
+    return _llc(*args, **kwargs)
+
+
+#: On arrays, and where its data are a function on a stream.
+llc = _llc if TYPE_CHECKING else _door
 
 
 def __getattr__(name: str) -> Any:

@@ -51,6 +51,16 @@ def example_count(data: PyTree) -> int:
     return count
 
 
+def is_stream(data: Any) -> bool:
+    """Whether data are a factory of iterators, or meant to be one: what can be iterated and is no tree of arrays.
+
+    >>> is_stream(jnp.zeros(3)), is_stream({"x": jnp.zeros(3)}), is_stream(lambda: iter([]))
+    (False, False, True)
+    """
+    loader = hasattr(data, "__iter__") and not hasattr(data, "shape") and jax.tree_util.all_leaves([data])
+    return callable(data) or loader
+
+
 def check(loss_fn: LossFn, params: PyTree, data: PyTree) -> tuple[int, ...]:
     """The shape of the losses on ``data``, after checking the contract without computing or compiling anything.
 

@@ -54,10 +54,16 @@ def test_every_covariance_of_losses_is_the_gaussian_one_and_the_errors_cover(fou
     exact = loss_covariance(TRAIN, OTHERS, spread())
     measured = found.covariance()
     assert measured.covariance.shape == (40, 12)
-    assert 0.90 <= covered(measured.covariance, measured.std_error, exact) <= 0.98
     variances = [np.diag(loss_covariance(side, side, spread())) for side in (TRAIN, OTHERS)]
     correlation = exact / np.sqrt(np.outer(*variances))
-    assert 0.90 <= covered(measured.correlation, measured.correlation_error, correlation) <= 0.98
+    # the moments of 16 weights make all of these: too few to count intervals by, with one key
+    settings = dict(nbeta=NBETA, gamma=GAMMA)
+    keys = jax.random.split(KEY, 3)
+    all_of = [measured, *(slt.influence(key, loss_fn, CENTER, DATA, HELD_OUT, **settings).covariance() for key in keys)]
+    shares = [covered(one.covariance, one.std_error, exact) for one in all_of]
+    assert 0.90 <= np.mean(shares) <= 0.98
+    shares = [covered(one.correlation, one.correlation_error, correlation) for one in all_of]
+    assert 0.90 <= np.mean(shares) <= 0.98
     # the errors are small enough to tell: half of a covariance is not covered
     strong = np.abs(correlation) > 0.2
     assert covered(measured.covariance[strong], measured.std_error[strong], 0.5 * exact[strong]) < 0.2

@@ -19,6 +19,7 @@ from slt_jax.estimators.estimate import read
 from slt_jax.estimators.heating import as_share, feel, read_heating
 from slt_jax.estimators.llc import RELATIVE_ERROR, chains_for
 from slt_jax.estimators.running import STAGES
+from slt_jax.loss import is_stream
 from slt_jax.polish import gain
 from slt_jax.posterior import LocalPosterior, dimension, full_batch
 from slt_jax.restriction import Restriction
@@ -172,7 +173,7 @@ def or_streamed(function: Callable[Given, Estimate]) -> Callable[Given, Estimate
     def door(*args: Given.args, **kwargs: Given.kwargs) -> Estimate:
         given: dict[str, Any] = {**dict(zip(there, args, strict=False)), **kwargs}
         data = given.pop("data", None)
-        if not _is_stream(data) or not set(given) <= {*here, *there}:
+        if not is_stream(data) or not set(given) <= {*here, *there}:
             return function(*args, **kwargs)
         unused = [name for name, value in given.items() if name not in here and value not in (None, False, "loss")]
         if unused:
@@ -183,12 +184,6 @@ def or_streamed(function: Callable[Given, Estimate]) -> Callable[Given, Estimate
         return llc(factory=data, **{name: value for name, value in given.items() if name in here})
 
     return door
-
-
-def _is_stream(data: Any) -> bool:
-    """Whether data are a factory, or meant to be one: what can be iterated and is no tree of arrays."""
-    loader = hasattr(data, "__iter__") and not hasattr(data, "shape") and jax.tree_util.all_leaves([data])
-    return callable(data) or loader
 
 
 def _burnt_in(

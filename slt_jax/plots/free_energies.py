@@ -1,5 +1,6 @@
 """The free energy of every phase against the number of examples: which of them a posterior prefers when."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ def free_energies(phases: Sequence[PhaseEnergy], turns: Sequence[Turn]) -> str:
     Returns:
       The text of an SVG file.
     """
-    first = max(min(turn.low for turn in turns) / 20, float(np.e))
+    first = max(min(turn.low for turn in turns) / 20, math.e)
     n = np.geomspace(first, 20 * max(turn.n for turn in turns), 400)
     logs = np.log(n)
     energies = np.array([n * one.loss + one.coefficient * logs for one in phases])

@@ -201,7 +201,7 @@ def test_readings_are_healthy_and_fall_when_the_group_is_known(trained):
             jax.random.key(1),
             problem_at(parts(study.subject)["held-out pairs"], kept[step]),
             None,
-            **study.probes["llc"].settings | {"draws": 500},
+            **study.probes["llc"].settings | {"draws": 800},
         )
         for step in (by_heart, 3000)
     ]

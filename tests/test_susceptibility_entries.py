@@ -296,20 +296,26 @@ def test_all_chains_see_the_same_batches_and_the_rule_of_keys_gives_them():
 
 
 def test_on_batches_it_is_the_same_law():
-    settings = dict(SHORT, sampler=slt.samplers.sgld(0.1 / (NBETA * np.linalg.eigvalsh(HESSIAN)[-1])), thin=8)
-    component, observed = {"first": COMPONENTS["first"]}, {"each": slt.response.each(HELD_OUT)}
+    # 380 effective draws: at a quarter of the thinning there are 97, with which errors come out too small
+    settings = dict(SHORT, sampler=slt.samplers.sgld(0.1 / (NBETA * np.linalg.eigvalsh(HESSIAN)[-1])), thin=32)
+    found = slt.susceptibility(
+        KEY,
+        loss_fn,
+        CENTER,
+        DATA,
+        {"first": COMPONENTS["first"]},
+        {"each": slt.response.each(HELD_OUT)},
+        **dict(settings, draws=500),
+        batch_size=20,
+        controls=False,
+    )
+    assert float(found.ess[0]) > 200
     truth = exact(FREE["first"])
+    # batches heat the chains, without control variates by this much
+    slack = np.hypot(found.std_error[0], 0.25 * np.abs(truth))
+    assert (np.abs(found.value[0] - truth) / slack).max() < 4
     _, energy = excesses(spread(free=FREE["first"]))
-    deviations = []
-    # errors from short chains are rough, and those of all entries hang together: of three keys the middle one counts
-    for key in jax.random.split(KEY, 3):
-        more = dict(settings, draws=500, batch_size=20, controls=False)
-        found = slt.susceptibility(key, loss_fn, CENTER, DATA, component, observed, **more)
-        # batches heat the chains, without control variates by this much
-        slack = np.hypot(found.std_error[0], 0.25 * np.abs(truth))
-        deviations.append((np.abs(found.value[0] - truth) / slack).max())
-        assert 0.8 < float(found.energies.mean()) / energy < 1.3
-    assert np.median(deviations) < 4
+    assert 0.8 < float(found.energies.mean()) / energy < 1.3
 
 
 # bad input

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slt_jax import ticking, tree
+from slt_jax import sharding, ticking, tree
 from slt_jax.estimators import block, planning, running
 from slt_jax.estimators.estimate import Estimate, Settings, read
 from slt_jax.estimators.examine import Evidence
@@ -89,6 +89,7 @@ def calibrate(
     Not to be believed where the burn-in does not reach the region that a long chain will see: the virial then rises
     above 1, or the heat capacity above λ̂, and the health says so.
     """
+    sharding.check_chains(chains, planning.groups_of(chains))
     stretch = max(1, -(-burnin // STAGES))
     posterior = _with_variates(posterior, data, batch_size)
     todo = planning.plan(chains, STAGES, 0, burnin, fraction)

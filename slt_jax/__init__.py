@@ -100,9 +100,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 @wraps(_llc)
 def _door(*args: Any, **kwargs: Any) -> Estimate:
-    if is_stream(args[3] if len(args) > 3 else kwargs.get("data")):
-        return importlib.import_module("slt_jax.streaming").or_streamed(_llc)(*args, **kwargs)
-    return _llc(*args, **kwargs)
+    streamed = is_stream(args[3] if len(args) > 3 else kwargs.get("data"))
+    return (
+        importlib.import_module("slt_jax.streaming").llc_of(_llc, args, kwargs) if streamed else _llc(*args, **kwargs)
+    )
 
 
 #: On arrays, and where its data are a function on a stream.

@@ -3,6 +3,6 @@
 from slt_jax.streaming.batches import again_and_again, once
 from slt_jax.streaming.centre import localise, with_control_variates
 from slt_jax.streaming.chains import sample
-from slt_jax.streaming.llc import llc, or_streamed
+from slt_jax.streaming.llc import llc, llc_of
 
-__all__ = ["again_and_again", "llc", "localise", "once", "or_streamed", "sample", "with_control_variates"]
+__all__ = ["again_and_again", "llc", "llc_of", "localise", "once", "sample", "with_control_variates"]

@@ -8,7 +8,6 @@ from itertools import chain, islice
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
 from slt_jax import sampling, sharding
@@ -153,12 +152,7 @@ def _windows(total: int, thin: int, segment: int | None, size: int) -> int:
 
 def _placed(examples: PyTree, *axes: str | None) -> PyTree:
     """On the devices: whole on each of them, or its leading axes along those of the mesh."""
-    around = jax.sharding.get_mesh()
-    if around.empty:
-        return jax.device_put(examples)
-    if sharding.size_of(sharding.BATCH) > 1:
-        return sharding.spread(examples, *axes)
-    return jax.device_put(examples, NamedSharding(around, PartitionSpec()))
+    return jax.device_put(sharding.spread(examples, *axes))
 
 
 def _fetched(trace: Trace) -> Trace:

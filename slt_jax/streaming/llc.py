@@ -1,9 +1,9 @@
 """The local learning coefficient of data that do not fit into memory."""
 
 import inspect
-from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from slt_jax.estimators.estimate import read
 from slt_jax.estimators.heating import as_share, feel, read_heating
 from slt_jax.estimators.llc import RELATIVE_ERROR, chains_for
 from slt_jax.estimators.running import STAGES
-from slt_jax.loss import is_stream
 from slt_jax.polish import gain
 from slt_jax.posterior import LocalPosterior, dimension, full_batch
 from slt_jax.restriction import Restriction
@@ -37,7 +36,6 @@ _INCURABLE = frozenset({"finite", "moved", "minimum", "heating"})
 _POINTS = 4
 #: What is assumed of the curvature, relative to the largest met, after a stage that diverged.
 _AFTER_DIVERGENCE = 4.0
-Given = ParamSpec("Given")
 
 
 class _Warm(NamedTuple):
@@ -165,25 +163,28 @@ def llc(
     return estimate._replace(settings=_settings(varied, warm.step_size, lengths, chains, size, blocks, spent))
 
 
-def or_streamed(function: Callable[Given, Estimate]) -> Callable[Given, Estimate]:
-    """``slt_jax.llc`` whose data may be an iterator factory: a function is streamed, all else is in memory."""
+def llc_of(function: Callable[..., Estimate], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Estimate:
+    """What ``slt_jax.llc`` does where its data are a stream: its arguments, as they are called here.
+
+    Args:
+      function: ``llc`` on data in memory, whose arguments these are.
+      args, kwargs: Of the call.
+
+    Raises:
+      ValueError: an argument is given that a stream has no use for; as ``llc``.
+    """
     here, there = (inspect.signature(one).parameters for one in (llc, function))
-
-    @wraps(function)
-    def door(*args: Given.args, **kwargs: Given.kwargs) -> Estimate:
-        given: dict[str, Any] = {**dict(zip(there, args, strict=False)), **kwargs}
-        data = given.pop("data", None)
-        if not is_stream(data) or not set(given) <= {*here, *there}:
-            return function(*args, **kwargs)
-        unused = [name for name, value in given.items() if name not in here and value not in (None, False, "loss")]
-        if unused:
-            raise ValueError(
-                f"{', '.join(unused)}: given together with a stream of data, which has no use for it: its batches have "
-                "their own size, its centre is not polished. Leave it out, or pass arrays as data."
-            )
-        return llc(factory=data, **{name: value for name, value in given.items() if name in here})
-
-    return door
+    given = {**dict(zip(there, args, strict=False)), **kwargs}
+    factory = given.pop("data")
+    unused = [
+        name for name, value in given.items() if name in there.keys() - here and value not in (None, False, "loss")
+    ]
+    if unused:
+        raise ValueError(
+            f"{', '.join(unused)}: given together with a stream of data, which has no use for it: its batches have "
+            "their own size, its centre is not polished. Leave it out, or pass arrays as data."
+        )
+    return llc(factory=factory, **{name: value for name, value in given.items() if name in here or name not in there})
 
 
 def _burnt_in(

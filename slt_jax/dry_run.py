@@ -256,10 +256,7 @@ def _layout() -> str:
     device = jax.devices()[0]
     count = f"{jax.device_count()} {device.device_kind} device{'s' if jax.device_count() > 1 else ''}"
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    axes = (
-        sharding.CHAINS, sharding.TEMPERATURES, sharding.COMPONENTS, sharding.BATCH, sharding.PARAMETERS
-    )  # fmt: skip
-    spread = [f"{name} {sharding.size_of(name)}" for name in axes if sharding.size_of(name) > 1]
+    spread = [f"{name} {size}" for name in sharding.AXES if (size := sharding.size_of(name)) > 1]
     return f"{count}{processes}; {'mesh ' + ', '.join(spread) if spread else 'no mesh is set: one of them is used'}"
 
 

@@ -106,6 +106,9 @@ def measure_and_report(
     def waiting(holder: str) -> None:
         reporter("Measuring", len(cells), len(taken) * each, f"waiting for {holder}, which is at this checkpoint")
 
+    def tell(done: int, of: int) -> None:
+        reporter("Measuring", len(cells), len(taken) * each, f"{100 * done // of} % of {of} gradients of the next")
+
     def measure(points: Sequence[Checkpoint]) -> None:
         for probes, restrictions, sublosses in scopes:
             where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "finished": finished}
@@ -116,9 +119,6 @@ def measure_and_report(
                         cells.append(cell)
                         place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"
                         reporter("Measuring", len(cells), len(taken) * each, place)
-
-    def tell(done: int, of: int) -> None:
-        reporter("Measuring", len(cells), len(taken) * each, f"{100 * done // of} % of {of} gradients of the next")
 
     try:
         measure(taken)

@@ -5,6 +5,7 @@ each leaf is drawn by itself, piece by piece where it is needed: other numbers o
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +117,7 @@ def _random_words(key: Key, count: int) -> Array:
     return jax.random.bits(key, (count,), jnp.uint32)
 
 
-def _by_leaf(key: Key, like: PyTree, draw) -> PyTree:  # type: ignore[no-untyped-def]
+def _by_leaf(key: Key, like: PyTree, draw: Callable[[Key, tuple[int, ...]], Array]) -> PyTree:
     leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
     drawn = [draw(one, jnp.shape(leaf)).astype(leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]

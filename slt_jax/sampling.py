@@ -150,7 +150,7 @@ def sample(
         check_batch_size(batch_size, count)
     else:
         _check_batches(batches, batch_size, (-(-burnin // thin) + draws) * thin)
-    batch_size = None if batch_size == count or batches is not None else batch_size
+    batch_size = None if batch_size == count else batch_size
     _check_side_by_side(side_by_side, chains)
     function = observe if observe is None or isinstance(observe, Partial) else Partial(observe)
     _check_start(start, chains)

@@ -180,7 +180,7 @@ def chains_for(dimension: int) -> int:
     chains = next((chains for most, chains in CHAINS if dimension <= most), CHAINS_BEYOND)
     # two groups of as many on each device
     each = 2 * sharding.size_of(sharding.CHAINS)
-    return chains if each == 2 else -(-chains // each) * each
+    return -(-chains // each) * each
 
 
 def _referred(

@@ -101,6 +101,7 @@ def _measure(
     probes, restrictions, sublosses = plan.scope
     where: dict[str, Any] = {"restrictions": restrictions, "sublosses": sublosses, "together": together}
     total = len(checkpoints) * len(probes) * len(restrictions) * len(sublosses)
+    reporter("Measuring", 0, total, f"{jax.process_count()} processes together")
     cells = scan(plan.key, plan.subject, checkpoints, probes, finished=finished, mesh=sharding.mesh(), **where)
     for number, cell in enumerate(cells, start=1):
         place = f"{cell.probe} at step {cell.step}, {cell.restriction}, {cell.subloss}"

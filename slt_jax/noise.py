@@ -6,13 +6,13 @@ each leaf is drawn by itself, piece by piece where it is needed: other numbers o
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.extend.random import threefry_2x32
 
-from slt_jax import sharding, tree
-from slt_jax.types import Array, Key, PyTree
+from slt_jax import generator, sharding, tree
+from slt_jax.types import Array, Key, Noise, PyTree
 
 #: ``u (a + b u²)`` of 256 equally likely ``u`` in (-1, 1) has variance 1 and kurtosis 3: two equations for a and b.
 _LINEAR, _CUBIC = 0.6075658039822278, 1.7690814484055288
@@ -79,59 +79,81 @@ def exact_normal(key: Key, like: PyTree) -> PyTree:
     """
     widest = jnp.result_type(jnp.float32, *jax.tree.leaves(like))
     if sharding.splits_parameters():
-        return _by_leaf(key, like, lambda key, shape: jax.random.normal(key, shape, widest))
+        drawn = _by_leaf(key, like, lambda key, shape: jax.random.normal(key, shape, widest))
+        return jax.tree.map(lambda values, leaf: values.astype(leaf.dtype), drawn, like)
     return tree.unflatten(jax.random.normal(key, (tree.size(like),), widest), like)
 
 
+#: Random bits of an entry.
+_BITS: dict[Callable, int] = {normal: 8, signs: 1}
+
+
+def compact(noise: Noise) -> tuple[Noise, Callable[[PyTree, PyTree], PyTree]]:
+    """A noise in two parts, for a sampler that keeps it from one step to the next: ``(draw, values)``.
+
+    ``values(draw(key, like), like)`` is ``noise(key, like)``. Of ``normal`` and ``signs`` the random bits of an entry
+    are kept, in one byte where the number has four; of any other noise its values.
+
+    >>> draw, values = compact(signs)
+    >>> kept = draw(jax.random.key(0), jnp.zeros(100))
+    >>> kept.dtype.name, bool(jnp.all(values(kept, jnp.zeros(100)) == signs(jax.random.key(0), jnp.zeros(100))))
+    ('uint8', True)
+    """
+    bits = _BITS.get(getattr(noise, "func", noise))
+    if bits is None:
+        return noise, lambda kept, like: kept
+    return partial(_bytes, bits=bits), partial(_values, bits=bits)
+
+
 def _drawn(key: Key, like: PyTree, bits: int) -> PyTree:
+    return _values(_bytes(key, like, bits=bits), like, bits=bits)
+
+
+def _bytes(key: Key, like: PyTree, *, bits: int) -> PyTree:
+    """So many random bits for each entry, in a byte of its own."""
     if sharding.splits_parameters():
-        return _by_leaf(key, like, lambda key, shape: _levels(_bits_of_shape(key, shape, bits), bits))
-    return tree.unflatten(_levels(_flat_bits(key, tree.size(like), bits), bits), like)
+        return _by_leaf(key, like, lambda key, shape: _bits_of_shape(key, shape, bits))
+    return tree.cut(_flat_bits(key, tree.size(like), bits), like)
 
 
-def _levels(drawn: Array, bits: int) -> Array:
+def _values(drawn: PyTree, like: PyTree, *, bits: int) -> PyTree:
     """Bits as numbers of mean 0 and variance 1."""
-    even = (drawn.astype(jnp.float32) - (2**bits - 1) / 2) / 2 ** (bits - 1)
-    return 2 * even if bits == 1 else even * (_LINEAR + _CUBIC * even * even)
+
+    def values(drawn: Array, leaf: Array) -> Array:
+        even = (drawn.astype(jnp.float32) - (2**bits - 1) / 2) / 2 ** (bits - 1)
+        return (2 * even if bits == 1 else even * (_LINEAR + _CUBIC * even * even)).astype(leaf.dtype)
+
+    return jax.tree.map(values, drawn, like)
 
 
 def _flat_bits(key: Key, count: int, bits: int) -> Array:
     each = 32 // bits
-    words = _random_words(key, -(-count // each))
-    mask = jnp.uint32(2**bits - 1)
+    words = generator.words(key, -(-count // each))
     if bits == 1:
         # as a table of words by bits: 32 slices would cost more than what they are cut from
-        drawn = ((words[:, None] >> jnp.arange(each, dtype=jnp.uint32)[None]) & mask).reshape(-1)
-    else:
-        drawn = jnp.concatenate([(words >> jnp.uint32(bits * place)) & mask for place in range(each)])
-    return drawn[:count]
+        return _low_bits(words[:, None] >> jnp.arange(each, dtype=jnp.uint32)[None], bits).reshape(-1)[:count]
+    return jnp.concatenate([_low_bits(words >> jnp.uint32(bits * place), bits) for place in range(each)])[:count]
 
 
-def _random_words(key: Key, count: int) -> Array:
-    """``count`` independent words of 32 random bits.
-
-    A pass of threefry makes two words, of which ``jax.random.bits`` keeps one so that its output can be partitioned.
-    """
-    if str(jax.random.key_impl(key)) == "threefry2x32":
-        return threefry_2x32(jax.random.key_data(key), jnp.arange(count, dtype=jnp.uint32))
-    return jax.random.bits(key, (count,), jnp.uint32)
+def _low_bits(words: Array, bits: int) -> Array:
+    return (words & jnp.uint32(2**bits - 1)).astype(jnp.uint8)
 
 
 def _by_leaf(key: Key, like: PyTree, draw: Callable[[Key, tuple[int, ...]], Array]) -> PyTree:
     leaves, structure = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
-    drawn = [draw(one, jnp.shape(leaf)).astype(leaf.dtype) for one, leaf in zip(keys, leaves, strict=True)]
+    drawn = [draw(one, jnp.shape(leaf)) for one, leaf in zip(keys, leaves, strict=True)]
     return sharding.split(jax.tree.unflatten(structure, drawn))
 
 
 def _bits_of_shape(key: Key, shape: tuple[int, ...], bits: int) -> Array:
     """Random bits in the shape of a leaf, each device those of its own piece."""
     if not shape:
-        return jax.random.bits(key, (), jnp.uint32) & jnp.uint32(2**bits - 1)
+        return _low_bits(jax.random.bits(key, (), jnp.uint32), bits)
     # on any mesh the same numbers: what shares a word lies along an axis other than the longest, which is cut
     longest = max((size, at) for at, size in enumerate(shape))[1]
     others = [(math.gcd(size, 32 // bits), at) for at, size in enumerate(shape) if at != longest or len(shape) == 1]
     each, at = max(others)
     words = sharding.split(jax.random.bits(key, (*shape[:at], shape[at] // each, *shape[at + 1 :]), jnp.uint32))
-    pieces = [(words >> jnp.uint32(bits * place)) & jnp.uint32(2**bits - 1) for place in range(each)]
+    pieces = [_low_bits(words >> jnp.uint32(bits * place), bits) for place in range(each)]
     return jnp.concatenate(pieces, axis=at)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from slt_jax import loss, sharding, ticking, tree
+from slt_jax import generator, loss, sharding, ticking, tree
 from slt_jax.posterior import Batch, LocalPosterior, full_batch, minibatch, pair
 from slt_jax.samplers.base import Info, Sampler
 from slt_jax.tree import check_key
@@ -160,17 +160,16 @@ def sample(
 
 
 def step_keys(run_key: Key, step: Array | int) -> tuple[Key, Key]:
-    """The keys of one step of one chain: ``(batch_key, move_key)``.
+    """The keys of one step of one chain, ``split`` of ``fold_in`` of its number: ``(batch_key, move_key)``.
 
     >>> batch_key, move_key = step_keys(jax.random.key(0), 3)
     """
-    batch_key, move_key = jax.random.split(jax.random.fold_in(run_key, step))
-    return batch_key, move_key
+    return generator.split_of_step(run_key, step)
 
 
 def batch_index(batch_key: Key, batch_size: int, count: int) -> Array:
     """Which examples a step sees: ``batch_size`` indices below ``count``, with replacement."""
-    return jax.random.randint(batch_key, (batch_size,), 0, count)
+    return generator.integers(batch_key, batch_size, count)
 
 
 def check_schedule(*, draws: int, chains: int, burnin: int, thin: int) -> None:

@@ -19,6 +19,7 @@ FLOORS = {
     "compiled": 0,
     "ticking": 1,
     "problem": 1,
+    "generator": 1,
     "tree": 2,
     "noise": 3,
     "loss": 3,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import slt_jax as slt
-from slt_jax.noise import exact_normal, normal, signs
+from slt_jax.noise import compact, exact_normal, normal, signs
 
 
 @pytest.mark.parametrize(("noise", "kurtosis"), [(normal, 3.0), (signs, 1.0), (exact_normal, 3.0)])
@@ -96,3 +96,16 @@ def test_signs_show_in_fourth_moments_at_large_steps_and_normal_noise_does_not(p
         error = found.std(ddof=1) / np.sqrt(len(found))
         assert abs(found.mean() - kurtosis) < 4 * error
         assert abs(found.mean() - (5 - kurtosis)) > 4 * error
+
+
+@pytest.mark.parametrize(("noise", "size"), [(normal, 1), (signs, 1), (exact_normal, 4)])
+def test_noise_in_two_parts_is_the_noise(noise, size):
+    like = {"x": jnp.zeros((3, 5)), "y": jnp.zeros(7, jnp.bfloat16), "z": jnp.zeros(())}
+    draw, values = compact(jax.tree_util.Partial(noise))
+    kept = draw(jax.random.key(2), like)
+    assert kept["x"].dtype.itemsize == size
+    for whole, part in zip(
+        jax.tree.leaves(noise(jax.random.key(2), like)), jax.tree.leaves(values(kept, like)), strict=True
+    ):
+        assert part.dtype == whole.dtype
+        np.testing.assert_array_equal(np.asarray(part, np.float32), np.asarray(whole, np.float32))

@@ -4,7 +4,8 @@
     python benchmarks/scaling.py --most 4     # fewer
 
 prints one JSON line per row and keeps them in ``benchmarks/results/scaling.jsonl``. On CPU the devices are forced host
-devices, which share the cores that there are (``cores`` in the rows).
+devices: a process has a core for each of them, or all cores where there are fewer (``cores`` in the rows). With more
+cores than devices one device already uses several of them, and nothing is left to gain: ``--all-cores`` shows that.
 
 ``weak``, over chains: as many chains on each device, whatever their number. ``strong``: the same chains, examples of a
 step, or matrices of the parameters, spread over more devices. ``wall_us`` and ``cpu_us`` are the time of a step of
@@ -72,12 +73,13 @@ def child(rounds):
     print(json.dumps(found))
 
 
-def run(devices, rounds):
-    """The rows of a process of its own with so many devices."""
+def run(devices, rounds, cores):
+    """The rows of a process of its own with so many devices, on some cores."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, __file__, "--child", "--rounds", str(rounds)]
-    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    settings = {"env": environment, "check": True, "capture_output": True, "text": True}
+    return json.loads(subprocess.run(command, preexec_fn=lambda: os.sched_setaffinity(0, cores), **settings).stdout)
 
 
 def main():
@@ -85,6 +87,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=8, help="devices of the largest process (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each row in each of two processes (default: 3)")
+    parser.add_argument("--all-cores", action="store_true", help="for every process, and print only")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -92,10 +95,12 @@ def main():
         return
     numbers = [devices for devices in (1, 2, 4, 8) if devices <= options.most]
     seen = {devices: [] for devices in numbers}
+    there = sorted(os.sched_getaffinity(0))
+    given = {devices: there if options.all_cores else there[-devices:] for devices in numbers}
     for _ in range(2):
         for devices in numbers:
-            seen[devices].append(run(devices, options.rounds))
-    cores, rows = len(os.sched_getaffinity(0)), []
+            seen[devices].append(run(devices, options.rounds, given[devices]))
+    rows = []
     for name in ROWS:
         axis, kind = name.split(", ")
 
@@ -112,15 +117,18 @@ def main():
                     "axis": axis,
                     "scaling": kind,
                     "devices": devices,
-                    "cores": cores,
+                    "cores": len(given[devices]),
                     "chains": seen[devices][0][name]["chains"],
                     "wall_us": round(least(devices, "wall_us"), 2),
                     "cpu_us": round(least(devices, "cpu_us"), 2),
-                    "efficiency": round(gain / devices, 3) if devices <= cores else None,
+                    "efficiency": round(gain / devices, 3) if devices <= len(there) else None,
                     "cpu_ratio": round(least(devices, "cpu_us") / least(1, "cpu_us"), 3),
                     "collectives": seen[devices][0][name]["collectives"],
                 }
             )
+    if options.all_cores:
+        print("\n".join(json.dumps(row) for row in rows))
+        return
     records.keep(records.RESULTS / "scaling.jsonl", rows)
 
 

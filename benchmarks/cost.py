@@ -2,7 +2,7 @@
 
     python benchmarks/cost.py            # on all cores
     python benchmarks/cost.py --cores 1  # on one of them: no thread waits for another
-    python benchmarks/cost.py --sweep    # against chains, parameters and temperatures: a row for each point
+    python benchmarks/cost.py --sweep --cores 1  # against chains, parameters and temperatures: a row for each point
 
 prints one JSON line per model and a Markdown table, and keeps the lines in ``benchmarks/results/cost.jsonl``, those
 of the sweep in ``cost_sweep.jsonl``. There temperatures are rungs of ``nβ`` under ``jax.vmap`` of ``slt.sample``, each

@@ -54,7 +54,7 @@ def chains(axes):
     if rows := read("cost_sweep", against="chains"):
         times(axes, rows, "chains")
     axes.set_xlabel("chains")
-    return rows, "cost.py --sweep"
+    return rows, "cost.py --sweep --cores 1"
 
 
 def temperatures(axes):
@@ -63,13 +63,13 @@ def temperatures(axes):
     if rows := read("cost_sweep", against="temperatures"):
         times(axes, rows, "rungs")
     axes.set_xlabel("rungs of nβ under one vmap")
-    return rows, "cost.py --sweep"
+    return rows, "cost.py --sweep --cores 1"
 
 
 def parameters(axes):
     """Time of a step over that of the bare gradient, against parameters."""
     axes.set_title("parameters")
-    rows = read("cost") + read("cost_sweep", against="parameters")
+    rows = read("cost", cores=1) + read("cost_sweep", against="parameters")
     for place, (name, kind) in enumerate((("linear", "linear network"), ("perceptron",) * 2, ("transformer",) * 2)):
         here = {row["parameters"]: row for row in rows if row["model"].startswith(name) and row.get("noise") != "signs"}
         if here:
@@ -88,12 +88,14 @@ def parameters(axes):
     axes.set_xticks([10.0**power for power in range(2, 9)], ["100", "1k", "10k", "100k", "1M", "10M", "100M"])
     axes.minorticks_off()
     if rows:
-        axes.legend(fontsize=7.5)
-    return rows, "cost.py"
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.6 * (high - low))  # room for the legend
+        axes.legend(fontsize=7.5, loc="upper left")
+    return rows, "cost.py --cores 1"
 
 
 def devices(axes):
-    """Time of processors that a step of a chain takes, over that on one device."""
+    """Time of processors that a step of a chain takes, over that on one device on one core."""
     axes.set_title("devices (9.6k perceptron)")
     rows = read("scaling")
     for place, kind in enumerate(dict.fromkeys((row["axis"], row["scaling"]) for row in rows)):

@@ -17,7 +17,11 @@ _TURNS, _PARITY = ((13, 15, 26, 6), (17, 29, 16, 24)), 0x1BD11BDA
 
 
 def split_of_step(key: Key, step: Scalar) -> tuple[Key, Key]:
-    """``jax.random.split(jax.random.fold_in(key, step))``.
+    """The two keys of ``jax.random.split(jax.random.fold_in(key, step))``.
+
+    Args:
+      key: A typed key of any generator; that of threefry, the default, is what is written out here.
+      step: A number of at least 0, or an array of shape ``()``.
 
     >>> ours = split_of_step(jax.random.key(0), 3)
     >>> bool(jnp.all(jnp.stack(ours) == jax.random.split(jax.random.fold_in(jax.random.key(0), 3))))
@@ -33,7 +37,12 @@ def split_of_step(key: Key, step: Scalar) -> tuple[Key, Key]:
 
 
 def integers(key: Key, count: int, below: int) -> Array:
-    """``jax.random.randint(key, (count,), 0, below)``: shape ``(count,)``.
+    """``jax.random.randint(key, (count,), 0, below)``: whole numbers from 0, shape ``(count,)``.
+
+    Args:
+      key: A typed key.
+      count: How many, static.
+      below: What they stay below, at least 1, static.
 
     >>> integers(jax.random.key(0), 3, 10).tolist() == jax.random.randint(jax.random.key(0), (3,), 0, 10).tolist()
     True
@@ -61,7 +70,11 @@ def integers(key: Key, count: int, below: int) -> Array:
 def words(key: Key, count: int) -> Array:
     """``count`` independent words of 32 random bits.
 
-    A pass of threefry makes two words, of which ``jax.random.bits`` keeps one so that its output can be partitioned.
+    A pass of threefry makes two words, of which ``jax.random.bits`` keeps one so that its output can be partitioned:
+    here both are kept, and the numbers are not those of ``bits``.
+
+    >>> words(jax.random.key(0), 3).shape
+    (3,)
     """
     if str(jax.random.key_impl(key)) != "threefry2x32":
         return jax.random.bits(key, (count,), jnp.uint32)

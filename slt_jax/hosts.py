@@ -82,7 +82,7 @@ def run_jointly(
       ValueError: as ``run_scan``; the chains do not fit the devices.
 
     A reading is that of one process to rounding, and to the last bit where the loss is compiled to the same program on
-    one device (XLA compiles softmax in another way for several). Chains are not kept inside a reading.
+    one device (XLA makes a product of a division by a broadcast, or not). Chains are not kept inside a reading.
     """
     if jax.process_index() == 0:
         measured = partial(_measure, checkpoints=checkpoints, out=out, together=together, reporter=reporter)

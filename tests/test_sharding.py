@@ -10,6 +10,7 @@ import pytest
 import slt_jax as slt
 from slt_jax import sampling, sharding
 from slt_jax.estimators.llc import chains_for
+from slt_jax.models.attention import attend, causal
 from slt_jax.noise import exact_normal, normal, signs
 
 KEY = jax.random.key(1)
@@ -73,6 +74,33 @@ def test_chains_on_eight_devices_are_bitwise_those_of_one(problem, posterior, na
     # the control: the next key makes other chains
     other = slt.sample(jax.random.key(2), SAMPLERS[name], posterior, problem.data, **sizes)
     assert not np.array_equal(other.distance_squared, one.distance_squared)
+
+
+def attention_loss(params, tokens):
+    """Next tokens from two heads of attention, with a residual stream and a softmax at the end."""
+    count, steps = tokens[:, :-1].shape
+    stream = params["embed"][tokens[:, :-1]]
+    flat = stream.reshape(count * steps, -1)
+    heads = [(flat @ params[name]).reshape(count, steps, 2, 8) for name in ("query", "key", "value")]
+    mixed, _ = attend(*heads, causal(steps))
+    logits = (flat + mixed.reshape(count * steps, -1) @ params["out"]) @ params["embed"].T
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, 1:].reshape(-1, 1), axis=1)
+    return -jnp.mean(chosen.reshape(count, steps), axis=1)
+
+
+def test_chains_of_a_transformer_are_bitwise_those_of_one_device():
+    keys = jax.random.split(jax.random.key(3), 6)
+    shapes = {"embed": (17, 16), "query": (16, 16), "key": (16, 16), "value": (16, 16), "out": (16, 16)}
+    params = {name: jax.random.normal(k, shape) / 4 for k, (name, shape) in zip(keys, shapes.items(), strict=False)}
+    tokens = jax.random.randint(keys[5], (64, 13), 0, 17)
+    posterior = slt.localise(attention_loss, params, tokens, nbeta=100.0)
+    sizes = {**SIZES, "batch_size": 8, "side_by_side": 1}
+    one = slt.sample(KEY, slt.samplers.sgld(1e-4), posterior, tokens, **sizes)
+    with jax.set_mesh(sharding.mesh()):
+        many = slt.sample(KEY, slt.samplers.sgld(1e-4), posterior, tokens, **sizes)
+    assert np.ptp(one.distance_squared[:, -1]) > 0
+    for field in ("excess", "loss", "virial", "distance_squared"):
+        np.testing.assert_array_equal(getattr(many, field), getattr(one, field), err_msg=field)
 
 
 def test_nothing_is_exchanged_along_the_axis_of_chains(problem, posterior):

@@ -35,9 +35,10 @@ def attend(query: Array, key: Array, value: Array, bias: Array) -> tuple[Array, 
     scores = jnp.einsum("bthd,bshd->bhts", query / query.shape[-1] ** 0.5, key) + bias[None]
     # the largest score cancels: it carries no gradient
     powers = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-    total = jnp.sum(powers, axis=-1)
-    mixed = jnp.einsum("bhts,bshd->bthd", powers, value) / jnp.swapaxes(total, 1, 2)[..., None]
-    return mixed, powers / total[..., None]
+    # a product: XLA makes one of a division or not as it compiles for one device or many, with other last digits
+    share = 1 / jnp.sum(powers, axis=-1)
+    mixed = jnp.einsum("bhts,bshd->bthd", powers, value) * jnp.swapaxes(share, 1, 2)[..., None]
+    return mixed, powers * share[..., None]
 
 
 def causal(steps: int) -> Array:

@@ -4,7 +4,7 @@ There JAX compiles every use of threefry to a loop over rounds, dozens of small 
 a small network half of the time of a step. Written out it is one.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,7 @@ def split_of_step(key: Key, step: Scalar) -> tuple[Key, Key]:
     if not _is_known(key):
         first, second = jax.random.split(jax.random.fold_in(key, step))
         return first, second
-    given = jax.random.key_data(key), jnp.asarray(step, jnp.uint32)
-    data = jax.lax.platform_dependent(*given, cpu=_split_of_step, default=_plain(_library_split))
-    both = jax.random.wrap_key_data(data)
+    both = jax.random.wrap_key_data(_split_of_step(jax.random.key_data(key), jnp.asarray(step, jnp.uint32)))
     return both[0], both[1]
 
 
@@ -47,24 +45,10 @@ def integers(key: Key, count: int, below: int) -> Array:
     >>> integers(jax.random.key(0), 3, 10).tolist() == jax.random.randint(jax.random.key(0), (3,), 0, 10).tolist()
     True
     """
-
-    def library(key: Key) -> Array:
-        return jax.random.randint(key, (count,), 0, below)
-
     # with 64 bits, and where such a number is needed, the library draws twice as many
     if not _is_known(key) or _flag("jax_enable_x64") or below >= 2**31:
-        return library(key)
-
-    def straight(data: Array) -> Array:
-        high, low = _split(data)
-        counts = jnp.arange(count, dtype=jnp.uint32)
-        drawn = [jnp.bitwise_xor(*_threefry(half, jnp.zeros_like(counts), counts)) for half in (high, low)]
-        # as the library has it, in whose 32 bits the square may be cut off
-        factor = (2**16 % below) ** 2 % 2**32 % below
-        span = jnp.uint32(below)
-        return _once(((drawn[0] % span) * jnp.uint32(factor) + drawn[1] % span) % span).astype(jnp.int32)
-
-    return jax.lax.platform_dependent(jax.random.key_data(key), cpu=straight, default=_plain(library))
+        return jax.random.randint(key, (count,), 0, below)
+    return _integers(jax.random.key_data(key), count, below)
 
 
 def words(key: Key, count: int) -> Array:
@@ -78,22 +62,50 @@ def words(key: Key, count: int) -> Array:
     """
     if str(jax.random.key_impl(key)) != "threefry2x32":
         return jax.random.bits(key, (count,), jnp.uint32)
-    given = jax.random.key_data(key), jnp.arange(count, dtype=jnp.uint32)
-    return jax.lax.platform_dependent(*given, cpu=_words, default=threefry_2x32)
+    return _words(jax.random.key_data(key), count)
 
 
-def _words(key: Array, counts: Array) -> Array:
+# compiled, for those who step by hand, and part of the program around it where there is one
+
+
+@partial(jax.jit, inline=True)
+def _split_of_step(key: Array, step: Array) -> Array:
+    def straight(key: Array, step: Array) -> Array:
+        return jnp.stack(_split(jnp.stack(_threefry(key, jnp.zeros_like(step), step))))
+
+    def library(key: Array, step: Array) -> Array:
+        return jax.random.key_data(jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step)))
+
+    return jax.lax.platform_dependent(key, step, cpu=straight, default=library)
+
+
+@partial(jax.jit, static_argnums=(1, 2), inline=True)
+def _integers(key: Array, count: int, below: int) -> Array:
+    def straight(key: Array) -> Array:
+        high, low = _split(key)
+        counts = jnp.arange(count, dtype=jnp.uint32)
+        drawn = [jnp.bitwise_xor(*_threefry(half, jnp.zeros_like(counts), counts)) for half in (high, low)]
+        # as the library has it, in whose 32 bits the square may be cut off
+        factor = (2**16 % below) ** 2 % 2**32 % below
+        span = jnp.uint32(below)
+        return _once(((drawn[0] % span) * jnp.uint32(factor) + drawn[1] % span) % span).astype(jnp.int32)
+
+    def library(key: Array) -> Array:
+        return jax.random.randint(jax.random.wrap_key_data(key), (count,), 0, below)
+
+    return jax.lax.platform_dependent(key, cpu=straight, default=library)
+
+
+@partial(jax.jit, static_argnums=1, inline=True)
+def _words(key: Array, count: int) -> Array:
+    counts = jnp.arange(count, dtype=jnp.uint32)
+    return jax.lax.platform_dependent(key, counts, cpu=_straight_words, default=threefry_2x32)
+
+
+def _straight_words(key: Array, counts: Array) -> Array:
     half = -(-counts.size // 2)
     padded = jnp.pad(counts, (0, 2 * half - counts.size))
     return jnp.concatenate(_once(_threefry(key, padded[:half], padded[half:])))[: counts.size]
-
-
-def _split_of_step(key: Array, step: Array) -> Array:
-    return jnp.stack(_split(jnp.stack(_threefry(key, jnp.zeros_like(step), step))))
-
-
-def _library_split(key: Key, step: Array) -> Array:
-    return jax.random.key_data(jax.random.split(jax.random.fold_in(key, step)))
 
 
 def _split(key: Array) -> tuple[Array, Array]:
@@ -117,11 +129,6 @@ def _threefry(key: Array, left: Array, right: Array) -> tuple[Array, Array]:
 def _once(made: PyTree) -> PyTree:
     """Made where it stands, and not again by everything that reads it."""
     return jax.lax.optimization_barrier(made)
-
-
-def _plain(function: Callable[..., Array]) -> Callable[..., Array]:
-    """A function of a typed key as one of its data."""
-    return lambda data, *more: function(jax.random.wrap_key_data(data), *more)
 
 
 def _is_known(key: Key) -> bool:

@@ -44,8 +44,13 @@ def stationary_inflation(make, fraction) -> float:
     return float(covariance[0, 0]) * FORCE_CONSTANT
 
 
+def as_values(key, like):
+    """``normal`` by another name: ``sgld`` then keeps the numbers, in which its step is affine, and not their bytes."""
+    return normal(key, like)
+
+
 LINEAR = {
-    "sgld": samplers.sgld,
+    "sgld": partial(samplers.sgld, noise=as_values),
     "underdamped": lambda step: samplers.underdamped(jnp.sqrt(step)),
     "underdamped, friction 0.01": lambda step: samplers.underdamped(jnp.sqrt(step), friction=0.01),
     "underdamped, friction 2": lambda step: samplers.underdamped(jnp.sqrt(step), friction=2.0),
@@ -56,6 +61,20 @@ LINEAR = {
 @pytest.mark.parametrize("fraction", [0.01, 1.0, 3.9])
 def test_there_is_no_bias_on_a_quadratic_up_to_the_bound_of_stability(make, fraction):
     assert stationary_inflation(make, fraction) == pytest.approx(1.0, abs=1e-8)
+
+
+def test_a_chain_that_keeps_bytes_is_the_one_that_keeps_numbers():
+    posterior = slt.localise(lambda w, x: 0.5 * w**2 + x, jnp.zeros(()), BASELINE, NBETA, GAMMA)
+    step = 1.0 / FORCE_CONSTANT
+    traces = [
+        slt.sample(jax.random.key(0), samplers.sgld(step, noise=noise), posterior, BASELINE, draws=200)
+        for noise in (normal, as_values)
+    ]
+    assert [trace.state.noise.dtype for trace in traces] == [jnp.uint8, jnp.float32]
+    np.testing.assert_allclose(traces[0].excess, traces[1].excess, rtol=1e-4, atol=1e-9)
+    # the control: Euler noise is another chain
+    other = slt.sample(jax.random.key(0), samplers.sgld(step, averaged_noise=False), posterior, BASELINE, draws=200)
+    assert not np.allclose(other.excess, traces[0].excess, rtol=1e-2)
 
 
 def test_euler_noise_is_biased_in_first_order():

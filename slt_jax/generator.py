@@ -98,14 +98,13 @@ def _integers(key: Array, count: int, below: int) -> Array:
 
 @partial(jax.jit, static_argnums=1, inline=True)
 def _words(key: Array, count: int) -> Array:
+    def straight(key: Array, counts: Array) -> Array:
+        half = -(-count // 2)
+        padded = jnp.pad(counts, (0, 2 * half - count))
+        return jnp.concatenate(_once(_threefry(key, padded[:half], padded[half:])))[:count]
+
     counts = jnp.arange(count, dtype=jnp.uint32)
-    return jax.lax.platform_dependent(key, counts, cpu=_straight_words, default=threefry_2x32)
-
-
-def _straight_words(key: Array, counts: Array) -> Array:
-    half = -(-counts.size // 2)
-    padded = jnp.pad(counts, (0, 2 * half - counts.size))
-    return jnp.concatenate(_once(_threefry(key, padded[:half], padded[half:])))[: counts.size]
+    return jax.lax.platform_dependent(key, counts, cpu=straight, default=threefry_2x32)
 
 
 def _split(key: Array) -> tuple[Array, Array]:

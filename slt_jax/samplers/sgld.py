@@ -39,7 +39,8 @@ def sgld(step_size: Scalar, *, averaged_noise: bool = True, noise: Noise = norma
       noise: What ``ξ`` is drawn by: ``slt_jax.noise.normal``, or ``signs``, which costs a fifth of it.
 
     Returns:
-      A sampler that costs one gradient a step and keeps one copy of ``z``, and with averaged noise a quarter more.
+      A sampler that costs one gradient a step and keeps one copy of ``z``, and with averaged noise a quarter more, or
+      another copy where ``noise`` is one of your own.
 
     Not to be believed where ``ε a`` comes near 4 for the largest curvature met (the virial rises above 1), or where
     minibatches heat the chain: a batch gradient of variance σ² adds ``ε (nβ)² σ² / (4 a (1 - ε a / 4))`` to a mode's
